@@ -1,0 +1,80 @@
+import pytest
+import sacrebleu
+
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation.text_metrics import METRICS, bleu, chrf, exact_match, tokenised_bleu
+from transformer_jax.registry import resolve
+
+HYPOTHESES = ["The cat sat on the mat.", "it's raining, isn't it?", "An old man walks down the street."]
+REFERENCES = ["The cat sat on a mat.", "It's raining today, isn't it?", "An old man walks down the street."]
+
+
+def test_scores_are_those_of_sacrebleu():
+    assert bleu(HYPOTHESES, REFERENCES).score == sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score
+    assert chrf(HYPOTHESES, REFERENCES).score == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score
+    plus = sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES], word_order=2).score
+    assert chrf(HYPOTHESES, REFERENCES, word_order=2).score == plus
+
+
+def test_tokenised_bleu_splits_at_blanks_only():
+    score = tokenised_bleu(HYPOTHESES, REFERENCES)
+    assert score.score == sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES], tokenize="none", force=True).score
+    assert score.score != bleu(HYPOTHESES, REFERENCES).score
+    assert score.name == "tokenised_bleu"
+    assert "tok:none" in score.signature
+
+
+def test_signature_and_name_tell_the_settings():
+    assert "tok:13a" in bleu(HYPOTHESES, REFERENCES).signature
+    assert bleu(HYPOTHESES, REFERENCES).name == "bleu"
+    by_character = resolve(METRICS, "bleu(tokenize='char')", "evaluate.metrics")(HYPOTHESES, REFERENCES)
+    assert by_character.name == "bleu(tokenize='char')"
+    assert "tok:char" in by_character.signature
+    assert f"version:{sacrebleu.__version__}" in chrf(HYPOTHESES, REFERENCES).signature
+    assert chrf(HYPOTHESES, REFERENCES, word_order=2).name == "chrf(word_order=2)"
+
+
+def test_text_without_blanks_needs_another_tokenizer():
+    hypotheses, references = ["猫が畳の上に座った。", "今日は雨です。"], ["猫は畳の上に座った。", "今日は雨だ。"]
+    assert bleu(hypotheses, references, tokenize="char").score > bleu(hypotheses, references).score + 10
+
+
+def test_exact_match_is_the_fraction_of_equal_lines():
+    assert exact_match(HYPOTHESES, REFERENCES).score == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_same_text_has_the_highest_score(name):
+    score = METRICS[name](REFERENCES, REFERENCES)
+    assert score.name == name
+    assert score.score == pytest.approx(1.0 if name == "exact_match" else 100.0)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_unequal_numbers_of_lines_are_refused(name):
+    with pytest.raises(UserError, match=r"2 hypotheses but 3 references"):
+        METRICS[name](HYPOTHESES[:2], REFERENCES)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_nothing_to_score_is_refused(name):
+    with pytest.raises(UserError, match="nothing to score"):
+        METRICS[name]([], [])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_empty_lines_are_scored(name):
+    assert METRICS[name](["", ""], ["a cat", "a dog"]).score == 0.0
+
+
+def test_unknown_tokenizers_are_refused():
+    with pytest.raises(UserError, match=r"tokenize='mecab'.*char"):
+        bleu(HYPOTHESES, REFERENCES, tokenize="mecab")
+    with pytest.raises(UserError, match="tokenised_bleu"):
+        bleu(HYPOTHESES, REFERENCES, tokenize="none")
+
+
+def test_a_tokenizer_that_is_not_installed_is_explained(monkeypatch):
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    with pytest.raises(UserError, match=r"sacrebleu\[ja\]"):
+        bleu(HYPOTHESES, REFERENCES, tokenize="ja-mecab")

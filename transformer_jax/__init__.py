@@ -1,0 +1,1 @@
+"""A laboratory for the Transformer of "Attention Is All You Need" (Vaswani et al. 2017)."""

@@ -1,0 +1,193 @@
+"""Checkpoints of one run: saved in the background, verified when read, averaged.
+
+A checkpoint is a directory `checkpoints/<step>` with Orbax's `state`, `progress.json` (what the loop remembers beside
+the state) and `manifest.json` (a BLAKE2 hash of every file). It gets its name by one rename when all of it is written,
+so a run that is killed leaves no half checkpoint; the hashes tell files that were damaged later, which Orbax would load.
+"""
+
+import concurrent.futures
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from transformer_jax.errors import UserError
+
+SCHEMA = 1
+MANIFEST, PROGRESS, STATE = "manifest.json", "progress.json", "state"
+Tree = Any
+
+
+class Checkpoints:
+    """The checkpoints of a run directory: the last `keep_last`, and the best."""
+
+    def __init__(self, directory: Path, keep_last: int = 1, warn: Callable[[str], None] = print):
+        self._directory = directory.absolute()
+        self._keep_last = keep_last
+        self._warn = warn
+        self._worker = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._pending: concurrent.futures.Future[None] | None = None
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, ascending."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal())
+
+    def save(self, step: int, state: Tree, progress: dict[str, Any]) -> None:
+        """Starts to write the state, which must be on the host; waits for the save before it.
+
+        Raises:
+          UserError: the save before this one failed (a full disk, say).
+        """
+        self.wait()
+        self._pending = self._worker.submit(self._write, step, state, progress)
+
+    def wait(self) -> None:
+        """Until the last save is complete; UserError if it failed."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        try:
+            pending.result()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self._directory}: the checkpoint could not be written ({error}). Earlier checkpoints are intact."
+            ) from error
+
+    def _write(self, step: int, state: Tree, progress: dict[str, Any]) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        unfinished = self._directory / f"unfinished-{step}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                checkpointer.save(unfinished / STATE, state)
+            (unfinished / PROGRESS).write_text(json.dumps({"schema": SCHEMA, "step": step, **progress}))
+            (unfinished / MANIFEST).write_text(json.dumps(_hashes(unfinished), indent=1))
+            _flush(unfinished)
+            shutil.rmtree(self._path(step), ignore_errors=True)
+            unfinished.rename(self._path(step))
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def prune(self, best_step: int | None) -> None:
+        """Deletes all but the last `keep_last` and the best."""
+        kept = {*self.steps()[-self._keep_last :], best_step}
+        for step in self.steps():
+            if step not in kept:
+                shutil.rmtree(self._path(step))
+
+    def restore(self, template: Tree, step: int) -> tuple[Tree, dict[str, Any]]:
+        """State (NumPy arrays of the template's shapes and dtypes) and progress of the checkpoint at `step`.
+
+        Raises:
+          UserError: there is none, it is damaged, of another schema, or of another model.
+        """
+        if step not in self.steps():
+            raise UserError(f"{self._directory}: no checkpoint at step {step}. There are: {self.steps() or 'none'}.")
+        path = self._path(step)
+        if damage := find_damage(path):
+            raise UserError(f"{path}: the checkpoint is damaged ({damage}).")
+        progress = json.loads((path / PROGRESS).read_text())
+        if progress["schema"] != SCHEMA:
+            raise UserError(
+                f"{path}: checkpoint of schema {progress['schema']}, but this program reads schema {SCHEMA}."
+            )
+        return _read_state(path / STATE, template), progress
+
+    def newest_good(self, at_most: int | None = None) -> int | None:
+        """Step of the newest undamaged checkpoint; damaged ones are named and set aside. None if there is none at all.
+
+        Raises:
+          UserError: every checkpoint is damaged: the run is never silently started anew.
+        """
+        steps = [step for step in self.steps() if at_most is None or step <= at_most]
+        for step in reversed(steps):
+            damage = find_damage(self._path(step))
+            if damage is None:
+                return step
+            aside = self._directory / f"damaged-{step}"
+            shutil.rmtree(aside, ignore_errors=True)
+            self._path(step).rename(aside)
+            self._warn(f"Checkpoint {step} is damaged ({damage}); it was set aside as {aside}.")
+        if steps:
+            raise UserError(f"{self._directory}: every checkpoint is damaged. Delete the run directory to start anew.")
+        return None
+
+    def _path(self, step: int) -> Path:
+        return self._directory / f"{step:08d}"
+
+
+def _read_state(path: Path, template: Tree) -> Tree:
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        item = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template)
+        try:
+            stored = checkpointer.restore(path, item=item)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: the checkpoint is not of this model ({str(error).splitlines()[0]}).") from error
+    _check_shapes(path, stored, template)
+    return stored
+
+
+def _check_shapes(path: Path, stored: Tree, template: Tree) -> None:
+    def check(key: Any, array: Any, expected: Any) -> None:
+        if array.shape != expected.shape:
+            name = jax.tree_util.keystr(key, simple=True, separator="/")
+            raise UserError(f"{path}: {name} has shape {array.shape}, but the model's has {expected.shape}.")
+
+    jax.tree_util.tree_map_with_path(check, stored, template)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != MANIFEST)
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(path)): hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+        for file in _files(path)
+    }
+
+
+def _flush(path: Path) -> None:
+    """Asks the disk to hold the files before the rename says that they are complete."""
+    for file in [*_files(path), path / MANIFEST, path]:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def find_damage(path: Path) -> str | None:
+    """What differs from the checkpoint's manifest, or None."""
+    try:
+        expected = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return f"{MANIFEST} is missing or unreadable"
+    found = _hashes(path)
+    for name in sorted({*expected, *found}):
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != expected.get(name):
+            return f"{name} has changed"
+    return None
+
+
+def average(trees: list[Tree]) -> Tree:
+    """The mean of parameters, leaf by leaf, summed in float64 (Section 6.1 averages the last checkpoints)."""
+    total = functools.reduce(lambda a, b: jax.tree.map(np.add, a, b), [_as_float64(tree) for tree in trees])
+    return jax.tree.map(lambda s, a: (s / len(trees)).astype(a.dtype), total, trees[0])
+
+
+def _as_float64(tree: Tree) -> Tree:
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), tree)

@@ -1,0 +1,171 @@
+"""Translation sets of TensorFlow Datasets, read through their random-access data source: TensorFlow is not needed."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from transformer_jax.config import DataConfig
+from transformer_jax.data.corpus import TextSplit
+from transformer_jax.data.parallel_text import check_languages, find_directory
+from transformer_jax.errors import UserError
+
+VALID_NAMES = ("validation", "valid", "dev")
+VARIABLE_KEYS = {"language", "translation"}  # of the feature TranslationVariableLanguages
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """``tfds(builder="ted_hrlr_translate/az_to_en")``.
+
+    Attributes:
+      builder: name of the set, with its config; ``data.directory`` is then TFDS's data directory (unset: TFDS's own
+        default), and a set that is not there yet is downloaded. Unset: ``data.directory`` is a prepared set itself,
+        the directory that holds ``dataset_info.json``.
+      train, valid, test: splits in the notation of TFDS, such as "train[1%:]". Unset valid: "validation", "valid" or
+        "dev"; unset test: "test" where there is one.
+    """
+
+    builder: str | None = None
+    train: str = "train"
+    valid: str | None = None
+    test: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("builder", "valid", "test"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, str):
+                raise UserError(f"data.source: tfds({field}={value!r}) must be a string.")
+
+    def check(self, config: DataConfig) -> None:
+        """The two languages must differ, and something must say which set is meant."""
+        check_languages(config)
+        if self.builder is None and config.directory is None:
+            raise UserError(
+                'data.source: name a set, such as tfds(builder="ted_hrlr_translate/az_to_en"), or set data.directory '
+                "to the directory of a prepared one."
+            )
+
+    def read(self, config: DataConfig) -> dict[str, TextSplit]:
+        """Reads every split whole."""
+        tfds = _import_tfds()
+        builder = self._builder(tfds, config)
+        names = {"train": self.train, "valid": self.valid or _valid_name(builder)}
+        if self.test or "test" in builder.info.splits:
+            names["test"] = self.test or "test"
+        return {name: _read_split(builder, spec, config) for name, spec in names.items()}
+
+    def _builder(self, tfds: ModuleType, config: DataConfig) -> Any:
+        if self.builder is None:
+            directory = find_directory(config.directory)
+            if not (directory / "dataset_info.json").is_file():
+                raise UserError(
+                    f"data.directory: {directory} has no dataset_info.json, so it is not a prepared TFDS set; give the "
+                    'directory of one version, or name the set as in tfds(builder="...").'
+                )
+            return tfds.builder_from_directory(directory)
+        data_dir = None if config.directory is None else Path(config.directory).expanduser()
+        try:
+            builder = tfds.builder(self.builder, data_dir=data_dir, file_format="array_record")
+        except (tfds.core.registered.DatasetNotFoundError, ImportError) as error:
+            raise UserError(_not_found(self.builder)) from error
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"data.source: TFDS refuses {self.builder!r}: {_first_line(error)}") from error
+        if not builder.info.splits:
+            _prepare(builder, self.builder)
+        return builder
+
+
+def _import_tfds() -> ModuleType:
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise UserError(
+            "data.source: tfds needs the package tensorflow-datasets; install the extra: pip install '.[tfds]'."
+        ) from error
+    return tensorflow_datasets
+
+
+def _not_found(name: str) -> str:
+    # Without TensorFlow, TFDS reports the sets of its older packages as unknown; the two cases cannot be told apart.
+    return (
+        f"data.source: TFDS finds no set {name!r}. If the name is right, preparing it needs TensorFlow (the WMT sets "
+        f"do): once, with pip install '.[tf]', run tfds.builder({name!r}, file_format=\"array_record\")"
+        ".download_and_prepare(); from then on it is read without TensorFlow, by setting data.directory to the "
+        "directory of the prepared version and data.source to tfds."
+    )
+
+
+def _prepare(builder: Any, name: str) -> None:
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS and its network clients raise anything here
+        raise UserError(
+            f"data.source: TFDS could not download and prepare {name!r} in {builder.data_dir}: {_first_line(error)} "
+            "Prepare it where there is a network, and set data.directory to the prepared version."
+        ) from error
+
+
+def _valid_name(builder: Any) -> str:
+    for name in VALID_NAMES:
+        if name in builder.info.splits:
+            return name
+    raise UserError(
+        f"data.source: {builder.info.full_name} has no validation split, only {', '.join(builder.info.splits)}; "
+        'cut one from train: tfds(train="train[2%:]", valid="train[:2%]").'
+    )
+
+
+def _read_split(builder: Any, spec: str, config: DataConfig) -> TextSplit:
+    try:
+        examples: Sequence[Mapping[str, Any]] = builder.as_data_source(split=spec)
+    except NotImplementedError as error:
+        raise UserError(
+            f"{builder.data_dir}: is stored in a format without random access; prepare the set again with "
+            'file_format="array_record".'
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise UserError(f"data.source: {builder.info.full_name}: no split {spec!r}: {_first_line(error)}") from error
+    # Examples of sets with many languages each say which ones they are in, and may lack ours.
+    may_lack = "TranslationVariableLanguages" in repr(builder.info.features)
+    split = TextSplit([], [])
+    for index in range(len(examples)):
+        texts = _translations(examples[index])
+        missing = {config.source_language, config.target_language} - texts.keys()
+        if not missing:
+            split.sources.append(texts[config.source_language])
+            split.references.append(texts[config.target_language])
+        elif not may_lack:
+            raise UserError(
+                f"data.source: {builder.info.full_name} has no language {missing.pop()!r}, only "
+                f"{', '.join(sorted(texts)) or 'features that are no translations'}; see data.source_language and "
+                "data.target_language."
+            )
+    return split
+
+
+def _translations(example: Mapping[str, Any]) -> dict[str, str]:
+    """Language -> sentence, for Translation and TranslationVariableLanguages, at top level or one below."""
+    for feature in (example, *(value for value in example.values() if isinstance(value, Mapping))):
+        if feature.keys() >= VARIABLE_KEYS:
+            # The first of several translations into a language counts: later entries of a dict win, hence reversed.
+            pairs = list(zip(feature["language"], feature["translation"], strict=True))
+            return {_decode(language): _sentence(text) for language, text in reversed(pairs)}
+        texts = {name: text for name, text in feature.items() if isinstance(text, (bytes, str))}
+        if len(texts) > 1:
+            return {name: _sentence(text) for name, text in texts.items()}
+    return {}
+
+
+def _decode(text: bytes | str) -> str:
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
+def _sentence(text: bytes | str) -> str:
+    """Without outer blanks, and in one line: predictions and references are files of lines."""
+    return " ".join(part.strip() for part in _decode(text).split("\n")).strip()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

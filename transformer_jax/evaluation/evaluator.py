@@ -1,0 +1,153 @@
+"""What a model does on a split: teacher-forced figures, and metrics of the text it writes by itself."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.config import Config
+from transformer_jax.data import PAD, Dataset, EncodedSplit, evaluation_batches
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation.decode import build_decode
+from transformer_jax.evaluation.text_metrics import METRICS
+from transformer_jax.parallel.layout import Layout
+from transformer_jax.registry import resolve
+from transformer_jax.training.objective import smoothed_cross_entropy, teacher_forced_logits
+
+Metrics = dict[str, Any]
+TEACHER_FORCED = {"nll": False, "perplexity": False, "token_accuracy": True, "exact_match_teacher_forced": True}
+"""Metric -> whether higher is better."""
+
+
+def higher_is_better(metric: str) -> bool:
+    """The direction of a metric; those of text are all better when higher."""
+    return TEACHER_FORCED.get(metric, True)
+
+
+class Evaluator:
+    """Compiles what measures a config once. `lanes`: parameters have a lane axis, and there is a result for each."""
+
+    def __init__(self, config: Config, dataset: Dataset, layout: Layout, lanes: int | None = None):
+        self._config = config
+        self._dataset = dataset
+        self._lanes = lanes
+        self._score = layout.compile_rows(self._teacher_forced)
+        self._decode = layout.compile_rows(build_decode(config))
+
+    def _teacher_forced(self, params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """float32[B] each: sums over the tokens of a row, and whether all of them were right."""
+        logits = teacher_forced_logits(self._config, params, batch, key=None)
+        real = batch["targets"] != PAD
+        _, nll = smoothed_cross_entropy(logits, batch["targets"], 0.0)
+        correct = (jnp.argmax(logits, axis=-1) == batch["targets"]) & real
+        return {
+            "nll": jnp.sum(nll * real, axis=-1),
+            "correct": jnp.sum(correct, axis=-1),
+            "tokens": jnp.sum(real, axis=-1),
+            "all_correct": jnp.all(correct | ~real, axis=-1),
+        }
+
+    def teacher_forced(self, params: Any, split: EncodedSplit) -> list[Metrics]:
+        """nll (nats a token, EOS counted), perplexity, accuracies, given the true tokens before; one dict a lane."""
+        rows = self._rows(self._score, params, split)
+        return [_figures({name: values[lane] for name, values in rows.items()}) for lane in range(self._lanes or 1)]
+
+    def decode(self, params: Any, split: EncodedSplit) -> list[list[str]]:
+        """The text that the model writes for each source of the split, in order; one list a lane."""
+        tokens_KNT = self._rows(lambda p, b: {"best": self._decode(p, b).tokens_BNT[..., 0, :]}, params, split)["best"]
+        tokenizer = self._dataset.tokenizers.target
+        return [[tokenizer.decode(row.tolist()) for row in tokens_NT] for tokens_NT in tokens_KNT]
+
+    def _rows(self, function: Any, params: Any, split: EncodedSplit) -> dict[str, np.ndarray]:
+        """What `function` says of every pair of the split, in order: [lanes, pairs, ...]."""
+        found: list[dict[str, np.ndarray]] = []
+        order: list[np.ndarray] = []
+        for indices, batch in evaluation_batches(split, self._config.data):
+            rows = function(params, batch)
+            rows = rows if self._lanes else {name: values[None] for name, values in rows.items()}
+            found.append({name: values[:, indices >= 0] for name, values in rows.items()})
+            order.append(indices[indices >= 0])
+        position = np.argsort(np.concatenate(order))
+        return {name: _concatenate([rows[name] for rows in found])[:, position] for name in found[0]}
+
+    def measure(self, params: Any, name: str, *, decode: bool) -> tuple[list[Metrics], list[list[str]] | None]:
+        """All metrics of a split, one dict a lane; with the decoded text if `decode`."""
+        split = self._dataset.splits[name]
+        metrics = self.teacher_forced(params, split)
+        if not decode:
+            return metrics, None
+        texts = self.decode(params, split)
+        for lane, text in zip(metrics, texts, strict=True):
+            lane.update(text_metrics(self._config, text, split.references))
+        return metrics, texts
+
+
+def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
+    """Along axis 1; token rows of different widths are filled up with PAD."""
+    if parts[0].ndim == 2:
+        return np.concatenate(parts, axis=1)
+    width = max(part.shape[-1] for part in parts)
+    padded = [np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[-1])], constant_values=PAD) for part in parts]
+    return np.concatenate(padded, axis=1)
+
+
+def _figures(rows: Mapping[str, np.ndarray]) -> Metrics:
+    tokens = int(rows["tokens"].sum())
+    nll = float(rows["nll"].sum(dtype=np.float64)) / tokens
+    return {
+        "nll": nll,
+        "perplexity": math.exp(min(nll, 700.0)),
+        "token_accuracy": float(rows["correct"].sum()) / tokens,
+        "exact_match_teacher_forced": float(rows["all_correct"].mean()),
+    }
+
+
+def text_metrics(config: Config, hypotheses: list[str], references: list[str]) -> Metrics:
+    """`evaluate.metrics` of decoded text, each with its signature where it has one."""
+    metrics: Metrics = {}
+    for spec in config.evaluate.metrics:
+        score = resolve(METRICS, spec, "evaluate.metrics")(hypotheses, references)
+        metrics[spec] = score.score
+        if score.signature:
+            metrics[f"{spec}_signature"] = score.signature
+    return metrics
+
+
+def check(config: Config) -> None:
+    """Refuses metrics that do not exist and a choice of the best that is never measured.
+
+    Raises:
+      UserError: naming the field, what was found and what is allowed.
+    """
+    for spec in config.evaluate.metrics:
+        resolve(METRICS, spec, "evaluate.metrics")
+    best, decode_every = config.evaluate.best, config.evaluate.decode_every
+    if best not in (*TEACHER_FORCED, *config.evaluate.metrics):
+        allowed = ", ".join((*TEACHER_FORCED, *config.evaluate.metrics))
+        raise UserError(f"evaluate.best = {best!r} is not measured. Allowed: {allowed}.")
+    if best not in TEACHER_FORCED and decode_every != config.train.evaluate_every:
+        raise UserError(
+            f"evaluate.best = {best!r} needs decoded text at each evaluation: set evaluate.decode_every to "
+            f"train.evaluate_every = {config.train.evaluate_every}, not {decode_every}."
+        )
+    if decode_every is not None and decode_every % config.train.evaluate_every:
+        raise UserError(
+            f"evaluate.decode_every = {decode_every} must be a multiple of train.evaluate_every = "
+            f"{config.train.evaluate_every}."
+        )
+    parse_checkpoint(config.evaluate.checkpoint, "evaluate.checkpoint")
+
+
+def parse_checkpoint(choice: str, field: str) -> tuple[str, int]:
+    """("best" | "last", 0), ("average", N) or ("step", N); UserError if it is none of them."""
+    name, _, number = choice.partition(":")
+    if choice in ("best", "last"):
+        return choice, 0
+    if choice.isdecimal():
+        return "step", int(choice)
+    if name == "average" and number.isdecimal() and int(number) > 0:
+        return "average", int(number)
+    raise UserError(f"{field} = {choice!r} is not allowed. Allowed: best, last, a step, or average:N.")

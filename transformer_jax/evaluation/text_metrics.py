@@ -1,0 +1,102 @@
+"""Metrics of text by sacreBLEU (Post 2018, "A Call for Clarity in Reporting BLEU Scores"), with its signature.
+
+Hypotheses and references are lines of plain text, one reference per hypothesis, in the same order.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sacrebleu.metrics import BLEU, CHRF
+
+from transformer_jax.errors import UserError
+
+BLEU_TOKENIZERS = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab")
+"""Tokenizers of sacreBLEU that need no download; the two mecab ones need its extras."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number that says how it was computed.
+
+    Attributes:
+      name: the metric, with what differs from its usual setting, such as ``"bleu(tokenize='char')"``.
+      score: BLEU and chrF in 0..100, exact_match in 0..1; higher is better.
+      signature: sacreBLEU's; scores of different signatures cannot be compared. Empty where the name says it all.
+    """
+
+    name: str
+    score: float
+    signature: str
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a") -> Score:
+    """Corpus BLEU of detokenised text, in 0..100, true case.
+
+    Args:
+      tokenize: one of `BLEU_TOKENIZERS`, applied to both sides; "char" or "ja-mecab" for Japanese, "char" or "zh" for
+        Chinese.
+
+    Raises:
+      UserError: nothing to score, unequal numbers of lines, a tokenizer that does not exist or is not installed.
+    """
+    if tokenize not in BLEU_TOKENIZERS:
+        hint = " BLEU of text that is already tokenised is called tokenised_bleu." if tokenize == "none" else ""
+        raise UserError(f"bleu: unknown tokenize={tokenize!r}. Allowed: {', '.join(BLEU_TOKENIZERS)}.{hint}")
+    try:
+        metric = BLEU(tokenize=tokenize)
+    except (ImportError, RuntimeError) as error:
+        extra = tokenize.partition("-")[0]
+        raise UserError(
+            f"bleu: tokenize={tokenize!r} needs an extra; install sacrebleu[{extra}] or take tokenize='char'."
+        ) from error
+    return _corpus_score(
+        "bleu" if tokenize == "13a" else f"bleu(tokenize={tokenize!r})", metric, hypotheses, references
+    )
+
+
+def tokenised_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    """Corpus BLEU, in 0..100, of text that was tokenised before: words are what stands between blanks.
+
+    Depends on whoever tokenised the text; not comparable with `bleu`, hence the name.
+    """
+    return _corpus_score("tokenised_bleu", BLEU(tokenize="none", force=True), hypotheses, references)
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str], *, word_order: int = 0) -> Score:
+    """Character n-gram F-score (Popović 2015), in 0..100; word_order=2 is chrF++."""
+    if word_order < 0:
+        raise UserError(f"chrf: word_order={word_order} must be 0 (chrF) or more (2: chrF++).")
+    name = "chrf" if word_order == 0 else f"chrf(word_order={word_order})"
+    return _corpus_score(name, CHRF(word_order=word_order), hypotheses, references)
+
+
+def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    """The fraction of lines, in 0..1, that equal their reference character by character."""
+    _check_lines("exact_match", hypotheses, references)
+    equal = sum(hypothesis == reference for hypothesis, reference in zip(hypotheses, references, strict=True))
+    return Score("exact_match", equal / len(references), "")
+
+
+METRICS: dict[str, Callable[..., Score]] = {
+    "bleu": bleu,
+    "chrf": chrf,
+    "tokenised_bleu": tokenised_bleu,
+    "exact_match": exact_match,
+}
+"""What `evaluate.metrics` may name; ``"bleu(tokenize='char')"`` sets a keyword."""
+
+
+def _corpus_score(name: str, metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    _check_lines(name, hypotheses, references)
+    score = metric.corpus_score(list(hypotheses), [list(references)]).score
+    return Score(name, float(score), str(metric.get_signature()))
+
+
+def _check_lines(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    if len(hypotheses) != len(references):
+        raise UserError(
+            f"{name}: {len(hypotheses)} hypotheses but {len(references)} references; line n of one belongs to line n "
+            "of the other."
+        )
+    if not references:
+        raise UserError(f"{name}: nothing to score; the hypotheses and references are empty.")

@@ -1,0 +1,161 @@
+"""How the model knows where a token stands (Section 3.5).
+
+A scheme has four hooks, each neutral unless it is the scheme's own: `add` at the embedding; `bias` on the logits of a
+stack's self-attentions, computed once a stack; inside each self-attention `rotate` on queries and keys, and `score`
+beside q . k, before the scale. Positions are int32[B, T] or int32[1, T]; in packed rows they restart at 0.
+B batch, T query positions, S key positions, D d_model, H heads, K d_k.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class NoPositions(nn.Module):
+    """Nothing: only the causal mask of the decoder tells order."""
+
+    def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        """The embeddings with what the scheme adds to them."""
+        return x_BTD
+
+    def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array | float:
+        """What is added to the scaled scores: [B, H, T, S] or 0."""
+        return 0.0
+
+    def rotate(self, x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        """Queries or keys with their positions in them."""
+        return x_BTHK
+
+    def score(self, q_BTHK: jax.Array, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array | float:
+        """What is added to q . k before the scale: [B, H, T, S] or 0."""
+        return 0.0
+
+
+class Sinusoidal(NoPositions):
+    """Section 3.5: PE(p, 2i) = sin(p / 10000^(2i/d_model)), PE(p, 2i+1) = cos(p / 10000^(2i/d_model)); interleaved."""
+
+    base: float = 10000.0
+
+    def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        return x_BTD + sinusoids(positions_BT, x_BTD.shape[-1], self.base).astype(x_BTD.dtype)
+
+
+def sinusoids(positions_BT: jax.Array, d_model: int, base: float = 10000.0) -> jax.Array:
+    """float32[B, T, D]: the interleaved sinusoids of Section 3.5. An odd `d_model` ends with a sine."""
+    frequencies = jnp.exp(-math.log(base) / d_model * jnp.arange(0, d_model, 2))
+    angles = positions_BT[..., None] * frequencies
+    interleaved = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return interleaved.reshape(*angles.shape[:-1], -1)[..., :d_model]
+
+
+class Learned(NoPositions):
+    """A learned vector for each of the first `max_length` positions (Table 3, row E), N(0, 1 / d_model)."""
+
+    max_length: int = 512
+
+    @nn.compact
+    def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        d_model = x_BTD.shape[-1]
+        table = self.param("embedding", nn.initializers.normal(d_model**-0.5), (self.max_length, d_model))
+        return x_BTD + jnp.take(table, positions_BT, axis=0, mode="clip").astype(x_BTD.dtype)
+
+
+class Index(NoPositions):
+    """The last coordinate is overwritten by p / `divisor`: "why not the index itself?"."""
+
+    divisor: float = 100.0
+
+    def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        return _overwrite_last(x_BTD, positions_BT / self.divisor)
+
+
+class LogIndex(NoPositions):
+    """The last coordinate is overwritten by log(1 + p): "or a logarithm?"."""
+
+    def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        return _overwrite_last(x_BTD, jnp.log1p(positions_BT.astype(jnp.float32)))
+
+
+def _overwrite_last(x_BTD: jax.Array, value_BT: jax.Array) -> jax.Array:
+    return x_BTD.at[..., -1].set(jnp.broadcast_to(value_BT, x_BTD.shape[:-1]).astype(x_BTD.dtype))
+
+
+class Rotary(NoPositions):
+    """RoPE (Su et al. 2021): coordinates 2i, 2i+1 of queries and keys turn by p / base^(2i/d_k); d_k is even."""
+
+    base: float = 10000.0
+
+    def rotate(self, x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        d_k = x_BTHK.shape[-1]
+        frequencies = jnp.exp(-math.log(self.base) / d_k * jnp.arange(0, d_k, 2))
+        angles = (positions_BT[..., None] * frequencies)[:, :, None]
+        cos, sin = jnp.cos(angles), jnp.sin(angles)
+        even, odd = x_BTHK[..., 0::2], x_BTHK[..., 1::2]
+        turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+        return turned.reshape(x_BTHK.shape).astype(x_BTHK.dtype)
+
+
+class T5Bias(NoPositions):
+    """A learned scalar a head for each bucket of k - q (Raffel et al. 2020), one table for all layers of a stack.
+
+    Half of the buckets hold one distance each, the others grow with its logarithm up to `max_distance`. The encoder
+    has half of all buckets for each direction; in the decoder the keys that lie ahead are masked.
+    """
+
+    buckets: int = 32
+    max_distance: int = 128
+
+    @nn.compact
+    def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array:
+        table_NH = self.param("bias", nn.initializers.normal(1.0), (self.buckets, num_heads))
+        bucket_BTS = self.bucket(k_positions_BS[:, None, :] - q_positions_BT[:, :, None])
+        return jnp.moveaxis(table_NH[bucket_BTS], -1, 1)
+
+    def bucket(self, offset: jax.Array) -> jax.Array:
+        """int32: the bucket of each signed distance key - query."""
+        half = self.buckets // 2
+        distance = jnp.abs(offset)
+        exact = half // 2
+        growth = (half - exact) / math.log(self.max_distance / exact)
+        far = exact + (jnp.log(jnp.maximum(distance, exact) / exact) * growth).astype(jnp.int32)
+        return jnp.where(distance < exact, distance, jnp.minimum(far, half - 1)) + half * (offset > 0)
+
+
+class ShawRelative(NoPositions):
+    """q . (k + a_clip(s - t)), a learned for each distance up to `max_distance` (Shaw et al. 2018, keys only)."""
+
+    max_distance: int = 16
+
+    @nn.compact
+    def score(self, q_BTHK: jax.Array, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array:
+        d_k = q_BTHK.shape[-1]
+        table = self.param("keys", nn.initializers.xavier_uniform(), (2 * self.max_distance + 1, d_k))
+        q_a_BTHN = jnp.einsum("BTHK,NK->BTHN", q_BTHK, table.astype(q_BTHK.dtype), preferred_element_type=jnp.float32)
+        offset_BTS = k_positions_BS[:, None, :] - q_positions_BT[:, :, None]
+        index_BTS = jnp.clip(offset_BTS, -self.max_distance, self.max_distance) + self.max_distance
+        index_BT1S = jnp.broadcast_to(index_BTS, (q_BTHK.shape[0], *index_BTS.shape[1:]))[:, :, None]
+        return jnp.moveaxis(jnp.take_along_axis(q_a_BTHN, index_BT1S, axis=-1), 2, 1)
+
+
+class ALiBi(NoPositions):
+    """-m_h |k - q| with m_h = 2^(-8h/H), h = 1..H (Press et al. 2022), symmetric in the encoder."""
+
+    def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array:
+        slopes_H = 2.0 ** (-8.0 * jnp.arange(1, num_heads + 1) / num_heads)
+        distance_BTS = jnp.abs(k_positions_BS[:, None, :] - q_positions_BT[:, :, None])
+        return -slopes_H[:, None, None] * distance_BTS[:, None]
+
+
+POSITIONS = {
+    "sinusoidal": Sinusoidal,
+    "learned": Learned,
+    "none": NoPositions,
+    "index": Index,
+    "log_index": LogIndex,
+    "rotary": Rotary,
+    "t5": T5Bias,
+    "shaw": ShawRelative,
+    "alibi": ALiBi,
+}

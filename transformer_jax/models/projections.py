@@ -1,0 +1,128 @@
+"""W_Q, W_K, W_V and W_O (Section 3.2.2), and what may stand in their place.
+
+B batch, T positions, D d_model, H heads, K d_k, V d_v.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def head_projection(num_heads: int, width: int, use_bias: bool = False, dtype: Any = jnp.float32) -> nn.Module:
+    """x W with W in R^{d_model x (h d)}, cut into heads: [B, T, D] -> [B, T, H, d].
+
+    DenseGeneral draws its kernel as that one matrix. Drawn head by head, row A of Table 3 would change the scale of the
+    initial values too.
+    """
+    kernel_init = nn.initializers.xavier_uniform()
+    return nn.DenseGeneral((num_heads, width), use_bias=use_bias, dtype=dtype, kernel_init=kernel_init)
+
+
+class HiddenProjection(nn.Module):
+    """relu(x W_1 + b_1) W_2 with a hidden layer of width h d: "why linear?"."""
+
+    num_heads: int
+    width: int
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        kernel_init = nn.initializers.xavier_uniform()
+        hidden = nn.Dense(self.num_heads * self.width, dtype=self.dtype, kernel_init=kernel_init)
+        return head_projection(self.num_heads, self.width, self.use_bias, self.dtype)(nn.relu(hidden(x_BTD)))
+
+
+class HeadSlice(nn.Module):
+    """No projection: head i takes slice i of the vector, [B, T, h d] -> [B, T, H, d]."""
+
+    num_heads: int
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        return x_BTD.reshape(*x_BTD.shape[:-1], self.num_heads, -1)
+
+
+Projections = tuple[nn.Module, nn.Module, nn.Module]
+
+
+def linear(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+    """W_Q, W_K and W_V."""
+    return tuple(head_projection(num_heads, width, **options) for width in (d_k, d_k, d_v))  # type: ignore[return-value]
+
+
+def hidden(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+    """One hidden layer in each."""
+    return tuple(HiddenProjection(num_heads, width, **options) for width in (d_k, d_k, d_v))  # type: ignore[return-value]
+
+
+def no_query(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+    """Queries are slices of the input."""
+    return HeadSlice(num_heads), *linear(num_heads, d_k, d_v, **options)[1:]
+
+
+def no_key(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+    """Keys are slices of the input: "why rotate K if Q is rotated?"."""
+    query, _, value = linear(num_heads, d_k, d_v, **options)
+    return query, HeadSlice(num_heads), value
+
+
+def no_value(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+    """Values are slices of the input."""
+    return *linear(num_heads, d_k, d_v, **options)[:2], HeadSlice(num_heads)
+
+
+def none(num_heads: int, d_k: int, d_v: int, **_: Any) -> Projections:
+    """Queries, keys and values are slices of the input."""
+    return HeadSlice(num_heads), HeadSlice(num_heads), HeadSlice(num_heads)
+
+
+def shared_query_key(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+    """W_Q = W_K (in cross-attention: the same weights on different inputs)."""
+    query, _, value = linear(num_heads, d_k, d_v, **options)
+    return query, query, value
+
+
+def shared_key_value(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+    """W_K = W_V: "why not softmax(Q V^T) V?"."""
+    query, key, _ = linear(num_heads, d_k, d_v, **options)
+    return query, key, key
+
+
+def shared(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+    """W_Q = W_K = W_V."""
+    query, _, _ = linear(num_heads, d_k, d_v, **options)
+    return query, query, query
+
+
+PROJECTIONS = {
+    "linear": linear,
+    "no_query": no_query,
+    "no_key": no_key,
+    "no_value": no_value,
+    "none": none,
+    "shared_query_key": shared_query_key,
+    "shared_key_value": shared_key_value,
+    "shared": shared,
+    "hidden": hidden,
+}
+
+
+def output_projection(d_model: int, use_bias: bool = False, dtype: Any = jnp.float32) -> nn.Module:
+    """Concat(head_1, ..., head_h) W_O: [B, T, H, V] -> [B, T, D]."""
+    kernel_init = nn.initializers.xavier_uniform()
+    return nn.DenseGeneral(d_model, axis=(-2, -1), use_bias=use_bias, dtype=dtype, kernel_init=kernel_init)
+
+
+class Concatenation(nn.Module):
+    """Concat(head_1, ..., head_h) alone: without W_O, h d_v must be d_model."""
+
+    d_model: int
+
+    def __call__(self, heads_BTHV: jax.Array) -> jax.Array:
+        return heads_BTHV.reshape(*heads_BTHV.shape[:-2], self.d_model)
+
+
+OUTPUT_PROJECTIONS: dict[str, Callable[..., nn.Module]] = {"linear": output_projection, "none": Concatenation}

@@ -1,0 +1,72 @@
+"""Residual connections and normalisation (Section 3.1, "Add & Norm")."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from transformer_jax.models.regularisation import Dropout
+
+Function = Callable[[jax.Array], jax.Array]
+
+
+def post_norm(x: jax.Array, sublayer: Function, norm: Function, dropout: Function) -> jax.Array:
+    """LayerNorm(x + Dropout(Sublayer(x))) (Sections 3.1 and 5.4)."""
+    return norm(x + dropout(sublayer(x)))
+
+
+def pre_norm(x: jax.Array, sublayer: Function, norm: Function, dropout: Function) -> jax.Array:
+    """x + Dropout(Sublayer(LayerNorm(x))) (e.g. Xiong et al. 2020); the stack normalises its output."""
+    return x + dropout(sublayer(norm(x)))
+
+
+def no_residual(x: jax.Array, sublayer: Function, norm: Function, dropout: Function) -> jax.Array:
+    """LayerNorm(Dropout(Sublayer(x)))."""
+    return norm(dropout(sublayer(x)))
+
+
+def left_out(x: jax.Array, sublayer: Function, norm: Function, dropout: Function) -> jax.Array:
+    """The sublayer and its Add & Norm removed."""
+    return x
+
+
+RESIDUALS = {"post_norm": post_norm, "pre_norm": pre_norm, "none": no_residual}
+
+
+class NoNorm(nn.Module):
+    """The identity in the place of a normalisation."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
+def layer_norm(**options: Any) -> nn.Module:
+    """Ba et al. 2016, with scale and bias."""
+    return nn.LayerNorm(**options)
+
+
+def rms_norm(**options: Any) -> nn.Module:
+    """x / rms(x) with a scale (Zhang and Sennrich 2019)."""
+    return nn.RMSNorm(**options)
+
+
+def no_norm(**options: Any) -> nn.Module:
+    """The identity."""
+    return NoNorm()
+
+
+NORMS = {"layer_norm": layer_norm, "rms_norm": rms_norm, "none": no_norm}
+
+
+class AddNorm(nn.Module):
+    """A sublayer with its residual connection, dropout and normalisation."""
+
+    wiring: Callable[[jax.Array, Function, Function, Function], jax.Array]
+    norm: Callable[..., nn.Module]
+    dropout: Callable[..., Dropout]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, sublayer: Function, *, deterministic: bool) -> jax.Array:
+        dropout = self.dropout(name="dropout")
+        return self.wiring(x, sublayer, self.norm(name="norm"), lambda y: dropout(y, deterministic=deterministic))

@@ -1,0 +1,91 @@
+"""How a query and a key are compared (Eq. 1), and what multiplies every score (Section 3.2.1).
+
+Scores are float32[B, H, T, S]. B batch, T query positions, S key positions, H heads, K d_k.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def dot(q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+    """q . k (Eq. 1)."""
+    return jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
+
+
+class DotScore(nn.Module):
+    """q . k (Eq. 1)."""
+
+    def __call__(self, q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+        return dot(q_BTHK, k_BSHK)
+
+
+class BilinearScore(nn.Module):
+    """q^T W k with a W per head (Luong et al. 2015, "general")."""
+
+    @nn.compact
+    def __call__(self, q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+        num_heads, d_k = q_BTHK.shape[-2:]
+        kernel = nn.initializers.xavier_uniform(batch_axis=0)
+        kernel_HKL = self.param("kernel", kernel, (num_heads, d_k, d_k)).astype(q_BTHK.dtype)
+        return dot(jnp.einsum("BTHK,HKL->BTHL", q_BTHK, kernel_HKL), k_BSHK)
+
+
+class AdditiveScore(nn.Module):
+    """v^T tanh(q + k), v per head (Bahdanau et al. 2015; W_Q and W_K are the paper's projections)."""
+
+    @nn.compact
+    def __call__(self, q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+        num_heads, d_k = q_BTHK.shape[-2:]
+        v_HK = self.param("v", nn.initializers.normal(1.0), (num_heads, d_k)).astype(q_BTHK.dtype)
+        hidden_BTSHK = jnp.tanh(q_BTHK[:, :, None] + k_BSHK[:, None])
+        return jnp.einsum("BTSHK,HK->BHTS", hidden_BTSHK, v_HK, preferred_element_type=jnp.float32)
+
+
+class CosineScore(nn.Module):
+    """d_k cos(q, k): at the paper's scale the logit spans +-sqrt(d_k) (cosine attention, e.g. Henry et al. 2020)."""
+
+    @nn.compact
+    def __call__(self, q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+        return q_BTHK.shape[-1] * dot(_unit(q_BTHK), _unit(k_BSHK))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x.astype(jnp.float32)), -1, keepdims=True) + 1e-6).astype(x.dtype)
+
+
+SCORES = {"dot": DotScore, "bilinear": BilinearScore, "additive": AdditiveScore, "cosine": CosineScore}
+
+
+# --- Scales: functions of the attention module they act in ---
+
+
+def inv_sqrt_d_k(attention: nn.Module, value: Any) -> float:
+    """1 / sqrt(d_k) (Section 3.2.1)."""
+    return attention.d_k**-0.5
+
+
+def no_scale(attention: nn.Module, value: Any) -> float:
+    """1: what Section 3.2.1 warns of."""
+    return 1.0
+
+
+def inv_d_k(attention: nn.Module, value: Any) -> float:
+    """1 / d_k (Yang et al. 2022)."""
+    return 1 / attention.d_k
+
+
+def learned(attention: nn.Module, value: Any) -> jax.Array:
+    """One scalar a head, starting at 1 / sqrt(d_k)."""
+    initial = nn.initializers.constant(attention.d_k**-0.5)
+    return attention.param("scale", initial, (attention.num_heads,))[:, None, None]
+
+
+def constant(attention: nn.Module, value: Any) -> Any:
+    """A given number: `model.attention.scale_value`."""
+    return value
+
+
+SCALES = {"inv_sqrt_d_k": inv_sqrt_d_k, "none": no_scale, "inv_d_k": inv_d_k, "learned": learned, "constant": constant}

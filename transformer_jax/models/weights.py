@@ -1,0 +1,52 @@
+"""From logits to attention weights (Eq. 1), float32[B, H, T, S]. A row that may attend to nothing is 0 everywhere."""
+
+import jax
+import jax.numpy as jnp
+
+
+def softmax(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+    """exp(l_s) / sum_s exp(l_s) over the allowed keys (Eq. 1)."""
+    masked = jnp.where(mask_BHTS, logits_BHTS, jnp.finfo(logits_BHTS.dtype).min)
+    return jnp.where(mask_BHTS, jax.nn.softmax(masked, axis=-1), 0.0)
+
+
+def sigmoid(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+    """sigmoid(l_s - log n), n the number of allowed keys (Ramapuram et al. 2024): no competition between keys."""
+    allowed = jnp.sum(mask_BHTS, axis=-1, keepdims=True)
+    return jnp.where(mask_BHTS, jax.nn.sigmoid(logits_BHTS - jnp.log(jnp.maximum(allowed, 1))), 0.0)
+
+
+def sparsemax(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+    """The Euclidean projection of the logits onto the simplex (Martins and Astudillo 2016, Algorithm 1)."""
+    # Masked keys lie far below the threshold but stay finite: their gradient is an exact 0, not a NaN.
+    floor = jnp.max(jnp.where(mask_BHTS, logits_BHTS, -jnp.inf), axis=-1, keepdims=True, initial=-1e30) - 2.0
+    masked = jnp.where(mask_BHTS, jnp.maximum(logits_BHTS, floor), floor)
+    descending = -jnp.sort(-masked, axis=-1)
+    rank = jnp.arange(1, masked.shape[-1] + 1)
+    in_support = 1 + rank * descending > jnp.cumsum(descending, axis=-1)
+    size = jnp.sum(in_support, axis=-1, keepdims=True)
+    threshold = (jnp.sum(jnp.where(in_support, descending, 0.0), axis=-1, keepdims=True) - 1) / size
+    return jnp.where(mask_BHTS, jnp.maximum(masked - threshold, 0.0), 0.0)
+
+
+def softmax_off_by_one(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+    """exp(l_s) / (1 + sum_s exp(l_s)): a zero logit beside the keys lets a head attend to nothing (Miller 2023)."""
+    masked = jnp.where(mask_BHTS, logits_BHTS, jnp.finfo(logits_BHTS.dtype).min)
+    padding = [(0, 0)] * (masked.ndim - 1) + [(0, 1)]
+    return jnp.where(mask_BHTS, jax.nn.softmax(jnp.pad(masked, padding), axis=-1)[..., :-1], 0.0)
+
+
+def uniform(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+    """1 / n over the n allowed keys, whatever they hold."""
+    allowed = jnp.sum(mask_BHTS, axis=-1, keepdims=True)
+    weights = mask_BHTS / jnp.maximum(allowed, 1).astype(logits_BHTS.dtype)
+    return jnp.broadcast_to(weights, logits_BHTS.shape)
+
+
+WEIGHTS = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "sparsemax": sparsemax,
+    "softmax_off_by_one": softmax_off_by_one,
+    "uniform": uniform,
+}

@@ -1,0 +1,108 @@
+"""What a config makes, once: data, plan and compiled functions. Seeds, and numbers of a population, are its arguments."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax import data
+from transformer_jax.config import FIELDS, Config, value_at, with_values
+from transformer_jax.data import TokenizerPair, make_dataset, make_plan
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation import decode, evaluator
+from transformer_jax.evaluation.evaluator import Evaluator
+from transformer_jax.models import build
+from transformer_jax.parallel.layout import make_layout
+from transformer_jax.training import optimizer
+from transformer_jax.training.state import Lane, TrainState, init_state
+from transformer_jax.training.step import build_step
+
+TRACEABLE = tuple(path for path, field in FIELDS.items() if field.knob.traced)
+
+
+def validate(config: Config) -> None:
+    """Every room's check of the config, before anything exists on disk.
+
+    Raises:
+      UserError: naming the field, what was found and what to do.
+    """
+    data.check(config.data)
+    for room in (build, optimizer, decode, evaluator):
+        room.check(config)
+    if config.train.checkpoint_every is not None and config.train.checkpoint_every > config.train.steps:
+        raise UserError(
+            f"train.checkpoint_every = {config.train.checkpoint_every} is beyond train.steps = {config.train.steps}."
+        )
+
+
+def with_vocabulary(config: Config, tokenizers: TokenizerPair) -> Config:
+    """The config with the sizes of its vocabularies, which may be set larger than the tokenizers need.
+
+    Raises:
+      UserError: one that is set is smaller.
+    """
+    sizes = {"model.vocab_size": tokenizers.target.vocab_size}
+    if config.model.embedding.tying != "three_way":
+        sizes["model.source_vocab_size"] = tokenizers.source.vocab_size
+    for path, size in sizes.items():
+        chosen = value_at(config, path)
+        if chosen is not None and chosen < size:
+            raise UserError(f"{path} = {chosen} is smaller than the tokenizer's vocabulary of {size}: leave it unset.")
+    return with_values(config, {path: value_at(config, path) or size for path, size in sizes.items()})
+
+
+class Program:
+    """A config ready to run. With `lanes` it trains that many runs at once: a population."""
+
+    def __init__(self, config: Config, lanes: int | None = None, tokenizers: TokenizerPair | None = None):
+        validate(config)
+        self.layout = make_layout(config, lanes)
+        self.lanes = lanes
+        self.dataset = make_dataset(config.data, tokenizers)
+        self.config = with_vocabulary(config, self.dataset.tokenizers)
+        self.plan = make_plan(self.dataset.splits["train"], config.data)
+        init = functools.partial(init_state, self.config)
+        self._init = jax.jit(init if lanes is None else jax.vmap(init))
+        self.step = self.layout.compile_step(functools.partial(build_step, self.config))
+        self.evaluator = Evaluator(self.config, self.dataset, self.layout, lanes)
+
+    def lane(self, configs: Sequence[Config]) -> Lane:
+        """The arguments that make this program the runs of `configs`."""
+        differing = [path for path in TRACEABLE if len({value_at(c, path) for c in configs}) > 1]
+        seeds = np.asarray([c.seed for c in configs], np.int32)
+        numbers = {path: np.asarray([value_at(c, path) for c in configs], np.float32) for path in differing}
+        lane = Lane(seeds, numbers)
+        return lane if self.lanes else jax.tree.map(lambda a: a[0], lane)
+
+    def init(self, lane: Lane) -> TrainState:
+        """The state before the first step, on the host."""
+        return jax.device_get(self._init(lane))
+
+    def batch(self, step: int, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        """The batch of a step; of a population one for each lane, all of the same shape."""
+        batches = [self.plan.batch_at(step, seed) for seed in seeds]
+        return {name: np.stack([b[name] for b in batches]) for name in batches[0]} if self.lanes else batches[0]
+
+    def unstack(self, state: Any) -> list[Any]:
+        """One tree for each run of the program."""
+        lanes = self.lanes
+        return [state] if lanes is None else [jax.tree.map(lambda a: a[k], state) for k in range(lanes)]
+
+    def stack(self, states: Sequence[Any]) -> Any:
+        """The inverse of `unstack`."""
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *states) if self.lanes else states[0]
+
+
+def state_template(config: Config) -> Any:
+    """Shapes and dtypes of a run's TrainState."""
+    lane = Lane(jnp.zeros((), jnp.int32), {})
+    return jax.eval_shape(functools.partial(init_state, config), lane)
+
+
+def load_tokenizers(directory: Path) -> TokenizerPair | None:
+    """Those saved with a run, None if it has not got that far."""
+    return TokenizerPair.load(directory) if directory.is_dir() and any(directory.iterdir()) else None

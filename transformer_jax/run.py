@@ -1,0 +1,464 @@
+"""One run from config to `result.json`, to be read from top to bottom. Several runs of one program are a population."""
+
+import contextlib
+import functools
+import importlib.metadata
+import math
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from transformer_jax.checkpoint import Checkpoints, average
+from transformer_jax.config import Config, with_values
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation.evaluator import higher_is_better, parse_checkpoint
+from transformer_jax.program import TRACEABLE, Program, load_tokenizers, state_template, validate, with_vocabulary
+from transformer_jax.run_directory import (
+    CHECKPOINTS,
+    PREDICTIONS,
+    RESULT,
+    TENSORBOARD,
+    TOKENIZER,
+    MetricsLog,
+    locked,
+    read_config,
+    read_json,
+    write_config,
+    write_json,
+    write_lines,
+)
+
+Say = Callable[[str], None]
+Result = dict[str, Any]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved."""
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped and saved at step {step}")
+        self.step = step
+
+
+def train(config: Config, workdir: Path, *, say: Say = print) -> Result:
+    """Trains and evaluates `config` in `workdir`, going on where an earlier call stopped; the content of result.json.
+
+    Raises:
+      UserError: the config, the data or the directory cannot be used as they are.
+      Interrupted: SIGINT or SIGTERM; the same call goes on.
+    """
+    return train_group([config], [workdir], say=say)[0]
+
+
+def train_group(
+    configs: Sequence[Config],
+    workdirs: Sequence[Path],
+    *,
+    program: Program | None = None,
+    population: bool = False,
+    say: Say = print,
+) -> list[Result]:
+    """Trains runs that differ in seed and traced numbers; each gets its directory, as if it were trained alone.
+
+    Args:
+      program: compiled for these configs by an earlier call, or None.
+      population: train all at once, as lanes of one program; otherwise there is one run.
+    """
+    for config in configs:
+        validate(config)
+    _check_group(configs)
+    commit()  # of the files as they are now, not when the run ends
+    if all((workdir / RESULT).is_file() for workdir in workdirs):
+        return [_finished(config, workdir, say) for config, workdir in zip(configs, workdirs, strict=True)]
+    lanes = len(configs) if population else None
+    with contextlib.ExitStack() as stack:
+        if program is None:
+            program = Program(configs[0], lanes, load_tokenizers(workdirs[0] / TOKENIZER))
+        sized = [with_vocabulary(config, program.dataset.tokenizers) for config in configs]
+        for workdir in workdirs:
+            stack.enter_context(locked(workdir))
+        stop = stack.enter_context(stop_requested())
+        runs = [_Run(config, workdir, program, say) for config, workdir in zip(sized, workdirs, strict=True)]
+        _fit(program, runs, stop, say)
+        return _conclude(program, runs, say)
+
+
+def _check_group(configs: Sequence[Config]) -> None:
+    first = dict.fromkeys(TRACEABLE, 0.0) | {"seed": 0}
+    if any(with_values(c, first) != with_values(configs[0], first) for c in configs):
+        raise UserError(f"Runs of one program may differ in seed and {', '.join(TRACEABLE)} only.")
+
+
+def _finished(config: Config, workdir: Path, say: Say) -> Result:
+    write_config(workdir, with_vocabulary(config, _tokenizers(workdir)))
+    say(f"{workdir}: is finished already.")
+    return read_json(workdir / RESULT)
+
+
+def _tokenizers(workdir: Path) -> Any:
+    tokenizers = load_tokenizers(workdir / TOKENIZER)
+    if tokenizers is None:
+        raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
+    return tokenizers
+
+
+# --- Training ---
+
+
+class _Run:
+    """One run directory while it is trained, and what the loop remembers of it beside the state."""
+
+    def __init__(self, config: Config, workdir: Path, program: Program, say: Say):
+        self.config, self.workdir = config, workdir
+        write_config(workdir, config)
+        self._check_data(program)
+        self.log = MetricsLog(workdir)
+        self.tensorboard: SummaryWriter | None = None
+        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, config.train.keep_last, warn=say)
+        self.window: dict[str, list[float]] = {}
+        self.best_value: float | None = None
+        self.best_step: int | None = None
+        self.evaluations_since_best = 0
+        self.seconds = 0.0
+        self.open = True  # still training: neither diverged nor stopped early
+        self.status = "finished"
+        self.last_step = 0
+
+    def _check_data(self, program: Program) -> None:
+        path = self.workdir / "data.json"
+        summary = {**program.dataset.summary(), "plan": program.plan.summary()}
+        if path.is_file() and read_json(path).get("fingerprint") != summary["fingerprint"]:
+            raise UserError(
+                f"{self.workdir}: was started on other data; {path.name} holds the fingerprint of the corpus."
+            )
+        if not path.is_file():
+            program.dataset.tokenizers.save(self.workdir / TOKENIZER)
+            write_json(path, summary)
+
+    def resume(self, template: Any, step: int) -> Any:
+        """The state at the checkpoint of `step`; the log is cut back to it."""
+        state, progress = self.checkpoints.restore(template, step)
+        for name in self._remembered():
+            setattr(self, name, progress[name])
+        self.log.cut_back(step)
+        return state
+
+    def _remembered(self) -> dict[str, Any]:
+        names = (
+            "window",
+            "best_value",
+            "best_step",
+            "evaluations_since_best",
+            "seconds",
+            "open",
+            "status",
+            "last_step",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def save(self, step: int, state: Any) -> None:
+        self.last_step = step if self.open else self.last_step
+        self.checkpoints.save(step, state, self._remembered())
+
+    def add(self, sums: dict[str, tuple[float, float]]) -> None:
+        """Adds the sums and counts of one step to the window that the next line of the log is the mean of."""
+        for name, (total, count) in sums.items():
+            entry = self.window.setdefault(name, [0.0, 0.0])
+            entry[0] += float(total)
+            entry[1] += float(count)
+
+    def log_window(self, step: int, seconds: float) -> dict[str, Any]:
+        """Writes the means of the window."""
+        means = {name: total / max(count, 1.0) for name, (total, count) in self.window.items()}
+        line = {"step": step, "split": "train", **means, "tokens_per_second": self.window["nll"][1] / seconds}
+        self._write(line)
+        self.window = {}
+        return line
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.log.write(line)
+        if self.tensorboard is None:
+            self.tensorboard = SummaryWriter(str(self.workdir / TENSORBOARD), purge_step=line["step"])
+        for name, value in line.items():
+            if isinstance(value, float):
+                self.tensorboard.add_scalar(f"{line['split']}/{name}", value, line["step"])
+
+    def log_evaluation(self, step: int, metrics: dict[str, Any]) -> None:
+        """Writes the line of an evaluation and remembers whether it was the best."""
+        self._write({"step": step, "split": "valid", **metrics})
+        name = self.config.evaluate.best
+        sign = 1 if higher_is_better(name) else -1
+        if self.best_value is None or sign * metrics[name] > sign * self.best_value:
+            self.best_value, self.best_step, self.evaluations_since_best = metrics[name], step, 0
+        else:
+            self.evaluations_since_best += 1
+        patience = self.config.train.patience
+        if patience is not None and self.evaluations_since_best >= patience:
+            self.open, self.last_step = False, step
+
+    def diverge(self, step: int, sums: dict[str, Any]) -> None:
+        """Closes a run whose loss or gradient at `step` was not finite; its state is the last good one."""
+        self.open, self.status, self.last_step = False, "diverged", step
+        norms = {name: str(float(total)) for name, (total, _) in sums.items()}
+        write_json(self.workdir / "nonfinite.json", {"step": step, "seed": self.config.seed, "sums": norms})
+
+
+def _restore(program: Program, runs: list[_Run], lane: Any) -> tuple[int, Any]:
+    """Step and state to go on from: the newest step at which all runs have a good checkpoint, or the start."""
+    step: int | None = None
+    while len(newest := {run.checkpoints.newest_good(step) for run in runs}) > 1:
+        if None in newest:
+            newest = {None}
+            break
+        step = min(n for n in newest if n is not None)
+    start = newest.pop()
+    if start is None:
+        for run in runs:
+            run.log.cut_back(0)
+        return 0, program.init(lane)
+    template = state_template(program.config)
+    return start, program.stack([run.resume(template, start) for run in runs])
+
+
+def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
+    """Trains to the last step, or until every run has diverged or stopped early; a checkpoint holds the last state."""
+    train = program.config.train
+    lane = program.lane([run.config for run in runs])
+    seeds = [run.config.seed for run in runs]
+    start, state = _restore(program, runs, lane)
+    if start:
+        say(f"Going on at step {start}.")
+    state = program.layout.put(state)
+    clock = _Clock(runs)
+    pending: list[tuple[int, Any]] = []
+    step, save = start, start > 0
+    for step in range(start + 1, train.steps + 1):
+        if not any(run.open for run in runs):
+            break
+        state, sums = program.step(state, program.batch(step - 1, seeds), lane)
+        pending.append((step, sums))
+        last = step == train.steps or bool(stop)
+        evaluate = step % train.evaluate_every == 0 or step == train.steps
+        save = evaluate or last or (train.checkpoint_every is not None and step % train.checkpoint_every == 0)
+        log = step % train.log_every == 0 or step == train.steps
+        if log or save:
+            _collect(program, runs, pending)
+        if log:
+            _log(runs, step, train.steps, clock.lap(), say)
+        if evaluate:
+            _evaluate(program, runs, step, state, say)
+            state = state.replace(alive=program.layout.put(program.stack([np.asarray(run.open) for run in runs])))
+        if save:
+            _save(program, runs, step, state)
+        if evaluate or save:
+            clock.skip()
+        if stop:
+            _wait(runs)
+            raise Interrupted(step)
+    if not save:
+        _save(program, runs, step, state)  # all runs are closed: their states stand still
+    _wait(runs)
+
+
+def _collect(program: Program, runs: list[_Run], pending: list[tuple[int, Any]]) -> None:
+    """Fetches what the steps measured and adds it to the windows; closes runs that are no longer finite."""
+    stopping = program.config.train.on_nonfinite == "stop"
+    for step, sums in jax.device_get(pending):
+        for run, own in zip(runs, program.unstack(sums), strict=True):
+            finite = all(math.isfinite(own[name][0]) for name in ("loss", "gradient_norm"))
+            if run.open and not finite and stopping:
+                run.diverge(step, own)
+            if run.open and finite:
+                run.add(own)
+    pending.clear()
+
+
+def _log(runs: list[_Run], step: int, steps: int, seconds: float, say: Say) -> None:
+    lines = [run.log_window(step, seconds) for run in runs if run.open and run.window]
+    if not lines:
+        return
+    loss, nll, speed = (sum(line[name] for line in lines) / len(lines) for name in ("loss", "nll", "tokens_per_second"))
+    left = (steps - step) * runs[0].seconds / max(step, 1)
+    say(
+        f"step {step}/{steps}  loss {loss:.4f}  nll {nll:.4f}  {speed * len(lines):,.0f} tokens/s  "
+        f"{int(left) // 60}:{int(left) % 60:02d} left"
+    )
+
+
+def _evaluate(program: Program, runs: list[_Run], step: int, state: Any, say: Say) -> None:
+    decode_every = program.config.evaluate.decode_every
+    decode = decode_every is not None and step % decode_every == 0
+    found, texts = program.evaluator.measure(state.evaluated, "valid", decode=decode)
+    for lane, (run, metrics) in enumerate(zip(runs, found, strict=True)):
+        if run.open:
+            run.log_evaluation(step, metrics)
+            if texts is not None:
+                write_lines(run.workdir / PREDICTIONS / "valid.txt", texts[lane])
+    say(f"step {step}  valid  " + "  |  ".join(describe_metrics(metrics) for metrics in found))
+
+
+def describe_metrics(metrics: dict[str, Any]) -> str:
+    """One line for a person."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+
+
+def _save(program: Program, runs: list[_Run], step: int, state: Any) -> None:
+    states = program.unstack(program.layout.get(state))
+    _wait(runs)
+    for run, own in zip(runs, states, strict=True):
+        run.checkpoints.prune(run.best_step)
+        run.save(step, own)
+
+
+def _wait(runs: list[_Run]) -> None:
+    for run in runs:
+        run.checkpoints.wait()
+
+
+class _Clock:
+    """Seconds of training, shared out to the runs that train together."""
+
+    def __init__(self, runs: list[_Run]):
+        self._runs = runs
+        self._since = time.perf_counter()
+        self._lap = self._since
+
+    def lap(self) -> float:
+        """Seconds since the last lap or skip."""
+        now = time.perf_counter()
+        seconds, self._lap = now - self._lap, now
+        for run in self._runs:
+            run.seconds += seconds / len(self._runs)
+        return seconds
+
+    def skip(self) -> None:
+        """Leaves out what was not training."""
+        self._lap = time.perf_counter()
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[list[int]]:
+    """A list that fills when SIGINT or SIGTERM asks to stop; the second SIGINT stops at once."""
+    received: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever started it handles signals
+        previous = {}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+# --- The result ---
+
+
+def _conclude(program: Program, runs: list[_Run], say: Say) -> list[Result]:
+    """Evaluates every split with the parameters that `evaluate.checkpoint` names, and writes result.json."""
+    begun = time.perf_counter()
+    choice = program.config.evaluate.checkpoint
+    params = program.layout.put(program.stack([load_params(run.workdir, choice) for run in runs]))
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for split in [name for name in ("valid", "test") if name in program.dataset.splits]:
+        measured[split], texts = program.evaluator.measure(params, split, decode=True)
+        for run, metrics, text in zip(runs, measured[split], texts or [], strict=True):
+            write_lines(run.workdir / PREDICTIONS / f"{split}.txt", text)
+            say(f"{run.workdir}  {split}  {describe_metrics(metrics)}")
+    seconds = (time.perf_counter() - begun) / len(runs)
+    results = []
+    for lane, run in enumerate(runs):
+        good = run.status == "finished"
+        results.append(
+            {
+                "schema": 1,
+                "status": run.status,
+                "seed": run.config.seed,
+                "parameters": count_parameters(run.config),
+                "steps": run.last_step,
+                "best_step": run.best_step,
+                "checkpoint": choice,
+                "metrics": {split: metrics[lane] for split, metrics in measured.items()} if good else {},
+                "seconds": {"train": run.seconds, "evaluate": seconds, "total": run.seconds + seconds},
+                "executed": executed(program, len(runs)),
+                "commit": commit(),
+            }
+        )
+        write_json(run.workdir / RESULT, results[-1])
+    return results
+
+
+def load_params(workdir: Path, choice: str) -> Any:
+    """Parameters of a run as it is evaluated, on the host: of the "best" or "last" checkpoint, of one step, or averaged.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is damaged.
+    """
+    kind, number = parse_checkpoint(choice, "checkpoint")
+    checkpoints = Checkpoints(workdir / CHECKPOINTS)
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"{workdir}: has no checkpoint yet.")
+    template = state_template(read_config(workdir))
+    if kind == "best":
+        _, progress = checkpoints.restore(template, steps[-1])
+        if progress["best_step"] is None:
+            raise UserError(f"{workdir}: nothing was evaluated yet, so there is no best checkpoint.")
+        steps = [progress["best_step"]]
+    elif kind == "step":
+        steps = [number]
+    else:
+        count = number or 1
+        if len(steps) < count:
+            raise UserError(f"{workdir}: holds {len(steps)} checkpoints, fewer than the {count} of {choice!r}.")
+        steps = steps[-count:]
+    params = [checkpoints.restore(template, step)[0].evaluated for step in steps]
+    return params[0] if len(params) == 1 else average(params)
+
+
+def count_parameters(config: Config) -> int:
+    """Entries of all parameters."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state_template(config).params))
+
+
+def executed(program: Program, lanes: int) -> dict[str, Any]:
+    """How a run was executed: bit for bit equality holds among runs for which this is equal."""
+    device = jax.devices()[0]
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformer_jax")
+    return {
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+        "devices": program.layout.devices,
+        "lanes": lanes,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of this program's checkout, with "+" if files differ from it; None outside of a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,165 @@
+"""The report in Markdown, CSV and LaTeX."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from transformer_jax.sweeps.analysis import METHODS, Analysis, mean_seconds, parameter_difference
+from transformer_jax.sweeps.tables import (
+    Cell,
+    Column,
+    Table,
+    details_table,
+    environment_table,
+    metrics_table,
+    partner_table,
+    results_table,
+    unfinished_table,
+)
+
+LATEX_SIGNS = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "\N{MINUS SIGN}": "$-$", "±": r"$\pm$", "Δ": r"$\Delta$",
+}  # fmt: skip
+# Columns of the results table that a paper has no room for.
+NOT_IN_LATEX = re.compile(r"Change|seed \d+|Time a run")
+
+
+def to_markdown(analysis: Analysis) -> str:
+    sweep = analysis.sweep
+    sections = [f"# {_plain_markdown(sweep.name)}"]
+    sections += [f"**{name}** {_plain_markdown(text)}" for name, text in _aims(analysis) if text]
+    sections.append(_plain_markdown(analysis.summary))
+    sections.append("\n".join(f"- {_plain_markdown(note)}" for note in analysis.notes))
+    sections.append(f"## Results: {_plain_markdown(analysis.units.label)}\n\n{_markdown(results_table(analysis))}")
+    sections.append(
+        "\n".join(
+            f"- {_code(row)}: {_plain_markdown(text)}" for row, text in verdict_lines(analysis, analysis.comparisons)
+        )
+    )
+    tables = {
+        "Against partners of equal size": partner_table(analysis),
+        "Statistics in detail": details_table(analysis),
+        "All metrics": metrics_table(sweep),
+        "Runs without a result": unfinished_table(sweep),
+        "Environment": environment_table(sweep),
+    }
+    sections += [f"## {title}\n\n{_markdown(table)}" for title, table in tables.items() if table]
+    sections.append(f"## How the statistics were made\n\n{METHODS}")
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def verdict_lines(analysis: Analysis, comparisons: Sequence) -> list[tuple[str, str]]:
+    """(row, verdict and the row's note) in the order of the rows."""
+    lines = []
+    for comparison in comparisons:
+        note = analysis.sweep.rows[comparison.row].note
+        lines.append((comparison.row, comparison.verdict + (f" ({note})" if note else "")))
+    return lines
+
+
+def to_csv(analysis: Analysis) -> str:
+    """One line a row with numbers as stored, unrounded; empty where nothing was measured."""
+    sweep = analysis.sweep
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ["row", "overrides", "parameters", "parameters_minus_base", "metric", *(f"seed_{s}" for s in sweep.seeds)]
+    names += ["n", "mean", "sd", "low_95", "high_95", "pairs", "difference", "difference_low_95", "difference_high_95"]
+    writer.writerow([*names, "p", "p_holm", "effect_size", "finding", "verdict", "mean_seconds"])
+    for row, definition in sweep.rows.items():
+        residual = parameter_difference(sweep, row, sweep.base)
+        values, summary, comparison = sweep.values(row), analysis.summaries[row], analysis.comparison(row)
+        test = comparison.test if comparison else None
+        between = test.interval if test else None
+        writer.writerow(
+            [row, "; ".join(f"{path}={value}" for path, value in definition.overrides.items()), definition.parameters]
+            + [residual[0] if residual else None, sweep.metric, *(values.get(seed) for seed in sweep.seeds)]
+            + [summary.n, summary.mean, summary.sd]
+            + ([summary.interval.low, summary.interval.high] if summary.interval else [None, None])
+            + ([test.n, test.mean] if test else [None, None])
+            + ([between.low, between.high] if between else [None, None])
+            + ([test.p] if test else [None])
+            + ([comparison.p] if comparison else [None])
+            + ([test.effect_size] if test else [None])
+            + ([comparison.finding, comparison.verdict] if comparison else [None, None])
+            + [mean_seconds(sweep, row)]
+        )
+    return out.getvalue()
+
+
+def to_latex(analysis: Analysis) -> str:
+    """A `table` environment for a paper; it needs the packages booktabs and inputenc/fontspec, nothing else."""
+    table = _without(results_table(analysis), NOT_IN_LATEX)
+    alignment = "".join("r" if column.numeric else "l" for column in table.columns)
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{_latex(_caption(analysis))}}}",
+        f"\\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', analysis.sweep.name)}}}",
+        f"\\begin{{tabular}}{{{alignment}}}",
+        "\\toprule",
+        " & ".join(_latex(column.title) for column in table.columns) + r" \\",
+        "\\midrule",
+        *(" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(analysis: Analysis) -> str:
+    return (
+        f"{analysis.units.label}: mean ± standard deviation over seeds; difference to {analysis.sweep.base} paired by seed "
+        "with its 95 % interval; p of the paired t test after Holm's correction."
+    )
+
+
+def _aims(analysis: Analysis) -> tuple[tuple[str, str], ...]:
+    return ("Question.", analysis.sweep.question), ("Hypothesis.", analysis.sweep.hypothesis)
+
+
+def _without(table: Table, titles: re.Pattern[str]) -> Table:
+    kept = [i for i, column in enumerate(table.columns) if not titles.fullmatch(column.title)]
+    return Table(tuple(table.columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in table.rows))
+
+
+def _markdown(table: Table) -> str:
+    lines = ["| " + " | ".join(_plain_markdown(column.title) for column in table.columns) + " |"]
+    lines.append("|" + "|".join(_rule(column) for column in table.columns) + "|")
+    lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in table.rows]
+    return "\n".join(lines)
+
+
+def _rule(column: Column) -> str:
+    return " ---: " if column.numeric else " --- "
+
+
+def _markdown_cell(cell: Cell) -> str:
+    if cell.code:
+        return "<br>".join(_code(line) for line in cell.text.split("\n"))
+    text = _plain_markdown(cell.text)
+    return text if cell.link is None else f"[{text}](<{re.sub('[<>|]', '', cell.link)}>)"
+
+
+def _code(text: str) -> str:
+    """In code nothing is markup but the backtick and, in tables, the bar."""
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def _plain_markdown(text: str) -> str:
+    """Text on one line, without a sign that Markdown or HTML would act on."""
+    escaped = re.sub(r"([\\`*\[\]|#])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _latex_cell(cell: Cell) -> str:
+    return f"\\texttt{{{_latex(cell.text)}}}" if cell.code else _latex(cell.text)
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX_SIGNS.get(sign, sign) for sign in " ".join(text.split()))

@@ -1,0 +1,222 @@
+"""The tables of the report as plain cells; `formats.py` and `page.py` print them in their languages."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from transformer_jax.sweeps.analysis import Analysis, mean_seconds, parameter_difference
+from transformer_jax.sweeps.comparison import Comparison
+from transformer_jax.sweeps.results import Run, Sweep, finite, metric_value
+from transformer_jax.sweeps.statistics import summarize
+from transformer_jax.sweeps.wording import FINDINGS, MISSING, PROPER_NAMES, make_units, p_text, seconds_text
+
+PAPER_COLUMNS = {"ppl": "PPL (paper)", "bleu": "BLEU (paper)", "parameters_millions": "Params, M (paper)"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """`link` is a path relative to the report; `finding` a key of FINDINGS, `code` asks for a fixed pitch."""
+
+    text: str
+    link: str | None = None
+    finding: str | None = None
+    code: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def results_table(analysis: Analysis) -> Table:
+    """A line a row: change, parameters, every seed, mean, difference to base, verdict, time, the paper's numbers."""
+    sweep = analysis.sweep
+    compared = len(sweep.rows) > 1
+    paper = [key for key in PAPER_COLUMNS if any(row.paper.get(key) is not None for row in sweep.rows.values())]
+    columns = [Column("Variant", False)]
+    columns += (
+        [Column("Change", False), Column("Parameters"), Column("Δ parameters")] if compared else [Column("Parameters")]
+    )
+    columns += [Column(f"seed {seed}") for seed in sweep.seeds] + [Column("Mean ± sd")]
+    if compared:
+        columns += [Column(f"Δ to {sweep.base}"), Column("95 % interval"), Column("p (Holm)"), Column("Verdict", False)]
+    columns += [Column("Time a run")] + [Column(PAPER_COLUMNS[key]) for key in paper]
+    lines = []
+    for row in sweep.rows:
+        line = [Cell(row, code=True)]
+        line += [_change(sweep, row)] if compared else []
+        line += _parameters(sweep, row)[: 2 if compared else 1]
+        line += [_seed_value(analysis, run) for run in sweep.runs_of(row)]
+        summary = analysis.summaries[row]
+        line.append(Cell(analysis.units.plus_minus(summary.mean, summary.sd)))
+        line += _difference(analysis, analysis.comparison(row)) if compared else []
+        line.append(Cell(seconds_text(mean_seconds(sweep, row))))
+        line += [Cell(_number(sweep.rows[row].paper.get(key))) for key in paper]
+        lines.append(tuple(line))
+    return Table(tuple(columns), tuple(lines))
+
+
+def partner_table(analysis: Analysis) -> Table | None:
+    """Rows against their partners of equal size, with the difference in parameters that is left."""
+    if not analysis.partners:
+        return None
+    titles = ("Parameters left over", "Δ to partner", "95 % interval", "p (Holm)")
+    columns = (Column("Variant", False), Column("Partner", False), *map(Column, titles), Column("Verdict", False))
+    lines = []
+    for c in analysis.partners:
+        residual = parameter_difference(analysis.sweep, c.row, c.against)
+        left = Cell(MISSING if residual is None else f"{_signed(residual[0])} ({_percent(residual[1])})")
+        lines.append((Cell(c.row, code=True), Cell(c.against, code=True), left, *_difference(analysis, c)))
+    return Table(columns, tuple(lines))
+
+
+def details_table(analysis: Analysis) -> Table | None:
+    """What stands behind the verdicts: effect size, the tests that assume less, and the seeds needed."""
+    comparisons = [c for c in (*analysis.comparisons, *analysis.partners) if c.test is not None and c.test.n > 1]
+    if not comparisons:
+        return None
+    columns = [Column("Variant", False), Column("Against", False)]
+    columns += map(Column, ("Seeds", "t", "p (alone)", "Effect size d"))
+    permuted = any(c.sign_flip for c in comparisons)
+    resampled = any(c.bootstrap for c in comparisons)
+    columns += [Column("p (permutation)"), Column("smallest possible")] if permuted else []
+    columns += [Column("95 % bootstrap interval")] if resampled else []
+    columns.append(Column(f"Seeds needed to see {analysis.units.step_text}"))
+    return Table(tuple(columns), tuple(_details(analysis, c, permuted, resampled) for c in comparisons))
+
+
+def _details(analysis: Analysis, c: Comparison, permuted: bool, resampled: bool) -> tuple[Cell, ...]:
+    assert c.test is not None
+    texts = [str(c.test.n), _fixed(c.test.t), p_text(c.test.p), _fixed(c.test.effect_size)]
+    if permuted:
+        texts += [p_text(c.sign_flip.p), p_text(c.sign_flip.smallest_p)] if c.sign_flip else [MISSING, MISSING]
+    if resampled:
+        texts.append(analysis.units.interval(c.bootstrap))
+    texts.append(MISSING if c.seeds_needed is None else f"{c.seeds_needed:,}")
+    return (Cell(c.row, code=True), Cell(c.against, code=True), *map(Cell, texts))
+
+
+def metrics_table(sweep: Sweep) -> Table | None:
+    """Mean ± sd of every number of the test split, or of the validation split where nothing was tested."""
+    finished = [run for run in sweep.runs if run.status == "finished"]
+    for split in ("test", "valid"):
+        names = dict.fromkeys(
+            name for run in finished for name, value in _scores(run, split) if finite(value) is not None
+        )
+        if names:
+            columns = (Column("Variant", False), *(Column(_metric_title(name, split)) for name in names))
+            lines = (
+                (Cell(row, code=True), *(Cell(_mean_text(sweep, row, f"{split}/{name}")) for name in names))
+                for row in sweep.rows
+            )
+            return Table(columns, tuple(lines))
+    return None
+
+
+def unfinished_table(sweep: Sweep) -> Table | None:
+    """Runs without a result, and runs with something to say about their files."""
+    runs = [run for run in sweep.runs if run.status != "finished" or run.message]
+    if not runs:
+        return None
+    columns = (Column("Variant", False), Column("Seed"), Column("Status", False), Column("What is known", False))
+    status = {"missing": "not run", "running": "running or interrupted"}
+    lines = (
+        (
+            Cell(run.row, code=True),
+            Cell(str(run.seed), link=None if run.status == "missing" else run.path),
+            Cell(status.get(run.status, run.status)),
+            Cell(run.message or MISSING),
+        )
+        for run in runs
+    )
+    return Table(columns, tuple(lines))
+
+
+def environment_table(sweep: Sweep) -> Table | None:
+    """How the runs were executed: every value that occurs."""
+    found = {"commit": sweep.commits() or ({sweep.commit: 0} if sweep.commit else {}), **sweep.environment()}
+    lines = [(Cell(name.replace("_", " ")), Cell(", ".join(values))) for name, values in found.items() if values]
+    return Table((Column("What", False), Column("Value", False)), tuple(lines)) if lines else None
+
+
+def _change(sweep: Sweep, row: str) -> Cell:
+    overrides = sweep.rows[row].overrides
+    if not overrides:
+        return Cell("the base" if row == sweep.base else "none")
+    return Cell("\n".join(f"{path} = {_plain(value)}" for path, value in overrides.items()), code=True)
+
+
+def _parameters(sweep: Sweep, row: str) -> list[Cell]:
+    parameters = sweep.rows[row].parameters
+    difference = parameter_difference(sweep, row, sweep.base) if row != sweep.base else None
+    return [
+        Cell(MISSING if parameters is None else f"{parameters:,}"),
+        Cell(MISSING if difference is None else "0" if not difference[0] else _percent(difference[1])),
+    ]
+
+
+def _seed_value(analysis: Analysis, run: Run) -> Cell:
+    if run.value is not None:
+        return Cell(analysis.units.value(run.value), link=run.path)
+    if run.status == "missing":
+        return Cell(MISSING)
+    return Cell("not measured" if run.status == "finished" else run.status, link=run.path)
+
+
+def _difference(analysis: Analysis, comparison: Comparison | None) -> list[Cell]:
+    if comparison is None:
+        return [Cell(MISSING), Cell(MISSING), Cell(MISSING), Cell(MISSING)]
+    test, units = comparison.test, analysis.units
+    return [
+        Cell(units.difference(test.mean if test else None)),
+        Cell(units.interval(test.interval if test else None)),
+        Cell(p_text(comparison.p)),
+        Cell(FINDINGS[comparison.finding], finding=comparison.finding),
+    ]
+
+
+def _scores(run: Run, split: str) -> Sequence[tuple[str, object]]:
+    metrics = run.result.get("metrics")
+    fields = metrics.get(split) if isinstance(metrics, dict) else None
+    return list(fields.items()) if isinstance(fields, dict) else []
+
+
+def _mean_text(sweep: Sweep, row: str, metric: str) -> str:
+    finished = [run for run in sweep.runs_of(row) if run.status == "finished"]
+    values = [value for run in finished if (value := metric_value(run.result, metric)) is not None]
+    summary = summarize(values)
+    return make_units(metric, False, None, [summary.sd] if summary.sd else []).plus_minus(summary.mean, summary.sd)
+
+
+def _metric_title(name: str, split: str) -> str:
+    return f"{PROPER_NAMES.get(name, name.replace('_', ' '))} ({split})"
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _number(value: object) -> str:
+    number = finite(value)
+    return MISSING if number is None else f"{number:g}"
+
+
+def _fixed(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _signed(value: int) -> str:
+    return f"{value:+,}".replace("-", "\N{MINUS SIGN}") if value else "0"
+
+
+def _percent(value: float) -> str:
+    """Two digits after the point where the difference is small: 0.1 % is the most a partner may differ."""
+    text = f"{value:+.1f}" if abs(value) >= 1 else f"{value:+.3f}"
+    return ("0" if not value else text.replace("-", "\N{MINUS SIGN}")) + " %"
