@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.data.source = "scan(split='simple')"
     config.data.tokenizer = "words"
-    config.data.tokens_per_batch = 4096
+    config.data.tokens_per_batch = 2048
     config.data.length_classes = 4
-    config.model.d_model = 128
+    config.model.d_model = 64
     config.model.num_heads = 4
     config.model.d_ff = 256
     config.model.num_encoder_layers = 2
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_steps = 500
-    config.train.steps = 10_000
+    config.train.steps = 15_000
     config.train.evaluate_every = 1000
     config.decode.strategy = "greedy"
     config.evaluate.metrics = ("exact_match",)
