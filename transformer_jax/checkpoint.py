@@ -2,7 +2,7 @@
 
 A checkpoint is a directory `checkpoints/<step>` with Orbax's `state`, `progress.json` (what the loop remembers beside
 the state) and `manifest.json` (a BLAKE2 hash of every file). It gets its name by one rename when all of it is written,
-so a run that is killed leaves no half checkpoint; the hashes tell files that were damaged later, which Orbax would load.
+so a run that is killed leaves no half checkpoint; the hashes tell of files damaged later, which Orbax would load.
 """
 
 import concurrent.futures

@@ -1,6 +1,8 @@
-"""What a config makes, once: data, plan and compiled functions. Seeds, and numbers of a population, are its arguments."""
+"""What a config makes, once: data, plan, compiled functions. Seeds, and numbers of a population, are arguments."""
 
 import functools
+import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +91,9 @@ class Program:
 
     def unstack(self, state: Any) -> list[Any]:
         """One tree for each run of the program."""
-        lanes = self.lanes
-        return [state] if lanes is None else [jax.tree.map(lambda a: a[k], state) for k in range(lanes)]
+        if self.lanes is None:
+            return [state]
+        return [jax.tree.map(operator.itemgetter(k), state) for k in range(self.lanes)]
 
     def stack(self, states: Sequence[Any]) -> Any:
         """The inverse of `unstack`."""
@@ -101,6 +104,11 @@ def state_template(config: Config) -> Any:
     """Shapes and dtypes of a run's TrainState."""
     lane = Lane(jnp.zeros((), jnp.int32), {})
     return jax.eval_shape(functools.partial(init_state, config), lane)
+
+
+def count_parameters(config: Config) -> int:
+    """Entries of all parameters."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state_template(config).params))
 
 
 def load_tokenizers(directory: Path) -> TokenizerPair | None:

@@ -16,11 +16,20 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from transformer_jax.checkpoint import Checkpoints, average
+from transformer_jax.checkpoint import Checkpoints
+from transformer_jax.compilation import available_cpus
 from transformer_jax.config import Config, with_values
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import higher_is_better, parse_checkpoint
-from transformer_jax.program import TRACEABLE, Program, load_tokenizers, state_template, validate, with_vocabulary
+from transformer_jax.evaluation.evaluator import higher_is_better
+from transformer_jax.program import (
+    TRACEABLE,
+    Program,
+    count_parameters,
+    load_tokenizers,
+    state_template,
+    validate,
+    with_vocabulary,
+)
 from transformer_jax.run_directory import (
     CHECKPOINTS,
     PREDICTIONS,
@@ -29,22 +38,22 @@ from transformer_jax.run_directory import (
     TOKENIZER,
     MetricsLog,
     locked,
-    read_config,
     read_json,
     write_config,
     write_json,
     write_lines,
 )
+from transformer_jax.saved_run import load_params
 
 Say = Callable[[str], None]
 Result = dict[str, Any]
 
 
-class Interrupted(Exception):
+class Interruption(Exception):  # noqa: N818 - nothing went wrong
     """The run was asked to stop; its state is saved."""
 
-    def __init__(self, step: int):
-        super().__init__(f"stopped and saved at step {step}")
+    def __init__(self, step: int | None):
+        super().__init__("stopped" if step is None else f"stopped and saved at step {step}")
         self.step = step
 
 
@@ -53,7 +62,7 @@ def train(config: Config, workdir: Path, *, say: Say = print) -> Result:
 
     Raises:
       UserError: the config, the data or the directory cannot be used as they are.
-      Interrupted: SIGINT or SIGTERM; the same call goes on.
+      Interruption: SIGINT or SIGTERM; the same call goes on.
     """
     return train_group([config], [workdir], say=say)[0]
 
@@ -262,7 +271,7 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
             clock.skip()
         if stop:
             _wait(runs)
-            raise Interrupted(step)
+            raise Interruption(step)
     if not save:
         _save(program, runs, step, state)  # all runs are closed: their states stand still
     _wait(runs)
@@ -296,7 +305,7 @@ def _log(runs: list[_Run], step: int, steps: int, seconds: float, say: Say) -> N
 def _evaluate(program: Program, runs: list[_Run], step: int, state: Any, say: Say) -> None:
     decode_every = program.config.evaluate.decode_every
     decode = decode_every is not None and step % decode_every == 0
-    found, texts = program.evaluator.measure(state.evaluated, "valid", decode=decode)
+    found, texts = program.evaluator.measure(state.evaluated, program.dataset.splits["valid"], decode=decode)
     for lane, (run, metrics) in enumerate(zip(runs, found, strict=True)):
         if run.open:
             run.log_evaluation(step, metrics)
@@ -375,10 +384,10 @@ def _conclude(program: Program, runs: list[_Run], say: Say) -> list[Result]:
     params = program.layout.put(program.stack([load_params(run.workdir, choice) for run in runs]))
     measured: dict[str, list[dict[str, Any]]] = {}
     for split in [name for name in ("valid", "test") if name in program.dataset.splits]:
-        measured[split], texts = program.evaluator.measure(params, split, decode=True)
+        measured[split], texts = program.evaluator.measure(params, program.dataset.splits[split], decode=True)
         for run, metrics, text in zip(runs, measured[split], texts or [], strict=True):
             write_lines(run.workdir / PREDICTIONS / f"{split}.txt", text)
-            say(f"{run.workdir}  {split}  {describe_metrics(metrics)}")
+            say(f"{choice} checkpoint, seed {run.config.seed}  {split}  {describe_metrics(metrics)}")
     seconds = (time.perf_counter() - begun) / len(runs)
     results = []
     for lane, run in enumerate(runs):
@@ -402,39 +411,6 @@ def _conclude(program: Program, runs: list[_Run], say: Say) -> list[Result]:
     return results
 
 
-def load_params(workdir: Path, choice: str) -> Any:
-    """Parameters of a run as it is evaluated, on the host: of the "best" or "last" checkpoint, of one step, or averaged.
-
-    Raises:
-      UserError: there is no such checkpoint, or it is damaged.
-    """
-    kind, number = parse_checkpoint(choice, "checkpoint")
-    checkpoints = Checkpoints(workdir / CHECKPOINTS)
-    steps = checkpoints.steps()
-    if not steps:
-        raise UserError(f"{workdir}: has no checkpoint yet.")
-    template = state_template(read_config(workdir))
-    if kind == "best":
-        _, progress = checkpoints.restore(template, steps[-1])
-        if progress["best_step"] is None:
-            raise UserError(f"{workdir}: nothing was evaluated yet, so there is no best checkpoint.")
-        steps = [progress["best_step"]]
-    elif kind == "step":
-        steps = [number]
-    else:
-        count = number or 1
-        if len(steps) < count:
-            raise UserError(f"{workdir}: holds {len(steps)} checkpoints, fewer than the {count} of {choice!r}.")
-        steps = steps[-count:]
-    params = [checkpoints.restore(template, step)[0].evaluated for step in steps]
-    return params[0] if len(params) == 1 else average(params)
-
-
-def count_parameters(config: Config) -> int:
-    """Entries of all parameters."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state_template(config).params))
-
-
 def executed(program: Program, lanes: int) -> dict[str, Any]:
     """How a run was executed: bit for bit equality holds among runs for which this is equal."""
     device = jax.devices()[0]
@@ -443,6 +419,7 @@ def executed(program: Program, lanes: int) -> dict[str, Any]:
         "platform": device.platform,
         "device_kind": device.device_kind,
         "devices": program.layout.devices,
+        "cpus": len(available_cpus()),
         "lanes": lanes,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},

@@ -23,8 +23,9 @@ Batch = dict[str, Int32Array]
 # may not take more than 2**26 indices, half a gigabyte.
 MOST_PERMUTATIONS, MOST_INDICES = 1024, 2**26
 
-# Shapes of an evaluation. Each is one more program to compile, for decoding too, which costs more than padding does.
-EVALUATION_CLASSES = 4
+# Each shape of an evaluation is one more program to compile, for decoding too, which costs more than padding does. So
+# widths are powers of two and rows follow from them alone: all splits, and `translate`, share their programs.
+SMALLEST_WIDTH, EVALUATION_TOKENS = 16, 4096
 
 
 class Shape(NamedTuple):
@@ -133,25 +134,32 @@ def make_plan(split: EncodedSplit, config: DataConfig) -> Plan:
     """The training plan: pairs by length, or packed, as `data.batching` says."""
     if config.batching == "packed":
         return _packed(split, config)
-    return _by_length(split, config, config.length_classes)
+    classes = choose_classes(
+        split.inputs.lengths,
+        split.targets.lengths,
+        config.length_classes,
+        config.tokens_per_batch,
+        config.batch_multiple,
+    )
+    return Plan({"inputs": split.inputs, "targets": split.targets}, classes)
 
 
 def evaluation_batches(split: EncodedSplit, config: DataConfig) -> Iterator[tuple[Int64Array, Batch]]:
-    """Every pair of the split exactly once, in a fixed order, never packed, in at most `EVALUATION_CLASSES` shapes.
+    """Every pair of the split exactly once, in a fixed order, never packed, in shapes that all splits share.
 
     Yields:
       int64[rows]: the pair of each row, -1 for an empty row.
-      The batch, as `Plan.batch_at` gives it.
+      The batch, as `Plan.batch_at` gives it; both sides are as wide as the next power of two.
     """
-    if len(split):
-        yield from _by_length(split, config, EVALUATION_CLASSES).in_order()
-
-
-def _by_length(split: EncodedSplit, config: DataConfig, most_classes: int) -> Plan:
-    classes = choose_classes(
-        split.inputs.lengths, split.targets.lengths, most_classes, config.tokens_per_batch, config.batch_multiple
-    )
-    return Plan({"inputs": split.inputs, "targets": split.targets}, classes)
+    longest = np.maximum(split.inputs.lengths, split.targets.lengths)
+    widths = np.maximum(2 ** np.ceil(np.log2(np.maximum(longest, 1))).astype(np.int64), SMALLEST_WIDTH)
+    tokens = min(config.tokens_per_batch, EVALUATION_TOKENS)
+    classes = []
+    for width in np.unique(widths).tolist():
+        rows = max(tokens // width // config.batch_multiple, 1) * config.batch_multiple
+        classes.append(LengthClass(np.flatnonzero(widths == width), rows, width, width))
+    if classes:
+        yield from Plan({"inputs": split.inputs, "targets": split.targets}, classes).in_order()
 
 
 def _packed(split: EncodedSplit, config: DataConfig) -> Plan:

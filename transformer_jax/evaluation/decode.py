@@ -47,8 +47,11 @@ def _greedy(config: Config, num_results: int) -> tuple[int, Search]:
 def _sample(config: Config, num_results: int, *, temperature: float = 1.0, top_k: int = 0) -> tuple[int, Search]:
     """Tokens drawn from the model, the same for the same `seed`."""
     key = jax.random.key(config.seed)
-    options = {"temperature": temperature, "top_k": top_k or None}
-    return 1, lambda logits_fn, cache, **call: _one(sample(logits_fn, cache, key=key, **options, **call))
+
+    def search(logits_fn: LogitsFn, cache: Any, **call: Any) -> NBest:
+        return _one(sample(logits_fn, cache, key=key, temperature=temperature, top_k=top_k or None, **call))
+
+    return 1, search
 
 
 STRATEGIES: dict[str, Callable[..., tuple[int, Search]]] = {"beam": _beam, "greedy": _greedy, "sample": _sample}
@@ -104,8 +107,6 @@ def check(config: Config) -> None:
       UserError: naming the field, what was found and what is allowed.
     """
     resolve(STRATEGIES, config.decode.strategy, "decode.strategy")
-    if config.model.vocab_size is not None and config.decode.strategy == "beam":
-        if config.decode.beam_size > config.model.vocab_size:
-            raise UserError(
-                f"decode.beam_size = {config.decode.beam_size} is wider than the vocabulary of {config.model.vocab_size}."
-            )
+    beam_size, vocab_size = config.decode.beam_size, config.model.vocab_size
+    if config.decode.strategy == "beam" and vocab_size is not None and beam_size > vocab_size:
+        raise UserError(f"decode.beam_size = {beam_size} is wider than the vocabulary of {vocab_size}.")

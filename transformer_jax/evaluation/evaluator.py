@@ -73,9 +73,10 @@ class Evaluator:
         position = np.argsort(np.concatenate(order))
         return {name: _concatenate([rows[name] for rows in found])[:, position] for name in found[0]}
 
-    def measure(self, params: Any, name: str, *, decode: bool) -> tuple[list[Metrics], list[list[str]] | None]:
+    def measure(
+        self, params: Any, split: EncodedSplit, *, decode: bool
+    ) -> tuple[list[Metrics], list[list[str]] | None]:
         """All metrics of a split, one dict a lane; with the decoded text if `decode`."""
-        split = self._dataset.splits[name]
         metrics = self.teacher_forced(params, split)
         if not decode:
             return metrics, None

@@ -172,7 +172,7 @@ def _check_attention(model: ModelConfig, place: str) -> None:
         raise UserError(f"{field}.projections = {slots.projections!r} needs d_k = d_v, but they are {d_k} and {d_v}.")
     if place != "cross" and parse_spec(model.positions, "model.positions")[0] == "rotary":
         if d_k % 2:
-            raise UserError(f"model.positions = 'rotary' turns pairs of coordinates: model.d_k = {d_k} must be even.")
+            raise UserError(f"model.positions = 'rotary' turns pairs of coordinates, but model.d_k = {d_k} is odd.")
         if slots.score not in ("dot", "cosine"):
             raise UserError(
                 f"model.positions = 'rotary' needs the score 'dot' or 'cosine', but {field}.score is {slots.score!r}."

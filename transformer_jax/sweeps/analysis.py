@@ -83,7 +83,7 @@ def summary_sentence(analysis: Analysis) -> str:
     sweep, units = analysis.sweep, analysis.units
     base = analysis.summaries[sweep.base]
     shown = f"{units.plus_minus(base.mean, base.sd)} ({count(base.n, 'seed')})" if base.n else "not measured"
-    parts = [f"{units.label} of {sweep.base}: {shown}"]
+    parts = [f"{units.label}: {sweep.base} {shown}"]
     for finding, word in FINDINGS.items():
         rows = [c for c in analysis.comparisons if c.finding == finding]
         if finding in ("better", "worse"):

@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from transformer_jax.sweeps.comparison import Comparison
 from transformer_jax.sweeps.results import Sweep
@@ -62,30 +62,33 @@ def forest_plot(comparisons: Sequence[Comparison], units: Units, against: str) -
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.0 + 0.36 * len(comparisons)))
         axes = figure.subplots()
-        limit = _difference_limit(comparisons) * units.factor
-        axes.set_xlim(-limit, limit)
+        limits = _difference_limits(comparisons, units)
+        axes.set_xlim(*limits)
         axes.set_ylim(len(comparisons) - 0.4, -0.6)
         axes.axvline(0, color=INKS["muted"], linewidth=1)
         for y, comparison in enumerate(comparisons):
-            _draw_difference(axes, y, comparison, units, limit)
+            _draw_difference(axes, y, comparison, units, limits)
         axes.set_yticks(range(len(comparisons)), [c.row for c in comparisons], color=INKS["ink"])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
-        axes.set_xlabel(f"difference to {against}, {units.unit} (95 % interval)")
+        axes.set_xlabel(f"difference to {against}, {units.unit}")
         return _svg(figure, "forest")
 
 
-def _difference_limit(comparisons: Sequence[Comparison]) -> float:
-    """Half the width of the plot: all differences fit; an interval far wider than they is cut, and marked as cut."""
-    tests = [c.test for c in comparisons if c.test is not None]
-    ends = [max(abs(t.interval.low), abs(t.interval.high)) for t in tests if t.interval]
-    points = [abs(d) for c in comparisons for d in c.differences]
-    largest = max(points, default=0.0)
-    return 1.1 * (max(largest, min(max(ends, default=0.0), 3 * largest)) or 1.0)
+def _difference_limits(comparisons: Sequence[Comparison], units: Units) -> tuple[float, float]:
+    """The range shown: all differences and zero; an interval that reaches far beyond them is cut, and marked as cut."""
+    points = [0.0, *(d * units.factor for c in comparisons for d in c.differences)]
+    intervals = [c.test.interval for c in comparisons if c.test is not None and c.test.interval is not None]
+    low, high = min(points), max(points)
+    room = 1.5 * max(high - low, units.step * units.factor / 2)
+    low = max(low - room, min([low, *(i.low * units.factor for i in intervals)]))
+    high = min(high + room, max([high, *(i.high * units.factor for i in intervals)]))
+    margin = 0.06 * ((high - low) or 1.0)
+    return low - margin, high + margin
 
 
-def _draw_difference(axes: Axes, y: int, comparison: Comparison, units: Units, limit: float) -> None:
+def _draw_difference(axes: Axes, y: int, comparison: Comparison, units: Units, limits: tuple[float, float]) -> None:
     test = comparison.test
     beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
     if test is None:
@@ -93,16 +96,18 @@ def _draw_difference(axes: Axes, y: int, comparison: Comparison, units: Units, l
         return
     ink = INKS[FINDING_INKS.get(comparison.finding, "neutral")]
     seeds = np.asarray(comparison.differences) * units.factor
-    axes.plot(seeds, np.full(seeds.size, y), "o", color=INKS["muted"], alpha=0.45, markersize=3.5, markeredgewidth=0)
     mean, label = test.mean * units.factor, units.difference(test.mean)
     if test.interval is not None:
-        low, high = test.interval.low * units.factor, test.interval.high * units.factor
-        axes.plot([max(low, -limit), min(high, limit)], [y, y], color=ink, linewidth=2, solid_capstyle="butt")
-        for end, marker in ((low, "<"), (high, ">")):
-            if abs(end) > limit:
-                axes.plot(np.copysign(limit, end), y, marker, color=ink, markersize=6, clip_on=False)
+        ends = np.array([test.interval.low, test.interval.high]) * units.factor
+        shown = ends.clip(*limits)
+        axes.plot(shown, [y, y], color=ink, linewidth=2, solid_capstyle="butt")
+        for end, cut, marker in zip(ends, shown, "<>", strict=True):
+            if end != cut:
+                axes.plot(cut, y, marker, color=ink, markersize=6, clip_on=False)
         label += f"  {units.interval(test.interval)}"
     axes.plot(mean, y, "s", color=ink, markersize=6.5, fillstyle="full" if test.interval else "none")
+    below = np.full(seeds.size, y + 0.27)  # under the bar, else they hide behind it
+    axes.plot(seeds, below, "o", color=INKS["muted"], alpha=0.6, markersize=3.2, markeredgewidth=0)
     axes.text(1.02, y, label, color=INKS["ink"], **beside)
 
 
@@ -169,6 +174,9 @@ def _finish_axes(axes: Axes, curves: Curves) -> None:
     largest = max(values.max() for _, values in curves.values())
     if smallest > 0 and largest > LOG_RATIO * smallest:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.grid()
     axes.tick_params(length=0, labelsize=9)

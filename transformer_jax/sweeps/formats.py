@@ -4,8 +4,10 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from transformer_jax.sweeps.analysis import METHODS, Analysis, mean_seconds, parameter_difference
+from transformer_jax.sweeps.comparison import Comparison
 from transformer_jax.sweeps.tables import (
     Cell,
     Column,
@@ -24,7 +26,7 @@ LATEX_SIGNS = {
     "\N{MINUS SIGN}": "$-$", "±": r"$\pm$", "Δ": r"$\Delta$",
 }  # fmt: skip
 # Columns of the results table that a paper has no room for.
-NOT_IN_LATEX = re.compile(r"Change|seed \d+|Time a run")
+NOT_IN_LATEX = r"Change|seed -?\d+|Time a run"
 
 
 def to_markdown(analysis: Analysis) -> str:
@@ -51,7 +53,7 @@ def to_markdown(analysis: Analysis) -> str:
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def verdict_lines(analysis: Analysis, comparisons: Sequence) -> list[tuple[str, str]]:
+def verdict_lines(analysis: Analysis, comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
     """(row, verdict and the row's note) in the order of the rows."""
     lines = []
     for comparison in comparisons:
@@ -91,7 +93,7 @@ def to_csv(analysis: Analysis) -> str:
 
 def to_latex(analysis: Analysis) -> str:
     """A `table` environment for a paper; it needs the packages booktabs and inputenc/fontspec, nothing else."""
-    table = _without(results_table(analysis), NOT_IN_LATEX)
+    table = results_table(analysis).without(NOT_IN_LATEX)
     alignment = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -113,18 +115,13 @@ def to_latex(analysis: Analysis) -> str:
 
 def _caption(analysis: Analysis) -> str:
     return (
-        f"{analysis.units.label}: mean ± standard deviation over seeds; difference to {analysis.sweep.base} paired by seed "
-        "with its 95 % interval; p of the paired t test after Holm's correction."
+        f"{analysis.units.label}: mean ± standard deviation over seeds; difference to {analysis.sweep.base} paired "
+        "by seed with its 95 % interval; p of the paired t test after Holm's correction."
     )
 
 
 def _aims(analysis: Analysis) -> tuple[tuple[str, str], ...]:
     return ("Question.", analysis.sweep.question), ("Hypothesis.", analysis.sweep.hypothesis)
-
-
-def _without(table: Table, titles: re.Pattern[str]) -> Table:
-    kept = [i for i, column in enumerate(table.columns) if not titles.fullmatch(column.title)]
-    return Table(tuple(table.columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in table.rows))
 
 
 def _markdown(table: Table) -> str:
@@ -142,12 +139,12 @@ def _markdown_cell(cell: Cell) -> str:
     if cell.code:
         return "<br>".join(_code(line) for line in cell.text.split("\n"))
     text = _plain_markdown(cell.text)
-    return text if cell.link is None else f"[{text}](<{re.sub('[<>|]', '', cell.link)}>)"
+    return text if cell.link is None else f"[{text}]({quote(cell.link)})"
 
 
 def _code(text: str) -> str:
     """In code nothing is markup but the backtick and, in tables, the bar."""
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+    return "`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def _plain_markdown(text: str) -> str:

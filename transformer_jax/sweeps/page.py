@@ -11,6 +11,7 @@ from transformer_jax.sweeps.formats import verdict_lines
 from transformer_jax.sweeps.tables import (
     Cell,
     Table,
+    change_text,
     details_table,
     environment_table,
     metrics_table,
@@ -28,7 +29,9 @@ def to_html(analysis: Analysis) -> str:
     sections = [
         _verdicts(analysis),
         _forest(analysis),
-        _section("Results", f"<p>{_text(analysis.units.label)}</p>" + _table(results_table(analysis))),
+        _section(
+            "Results", f"<p>{_text(analysis.units.label)}</p>" + _table(results_table(analysis).without("Change"))
+        ),
         _section(
             "Against partners of equal size",
             _lead("Rows whose change also changes the size, against a row with as many parameters.")
@@ -80,7 +83,9 @@ def _verdicts(analysis: Analysis) -> str:
     ):
         kind = comparison.finding
         badge = f'<span class="badge {kind}">{FINDINGS[kind]}</span>'
-        lines.append(f"<li><code>{_text(row)}</code> {badge} <span>{_text(text)}</span></li>")
+        change = _text(change_text(analysis.sweep, row)).replace(".", ".<wbr>").replace("\n", "<br>")
+        name = f"<div><code>{_text(row)}</code><small><code>{change}</code></small></div>"
+        lines.append(f"<li>{name} {badge} <span>{_text(text)}</span></li>")
     verdicts = f'<ul class="verdicts">{"".join(lines)}</ul>' if lines else ""
     return _section("Findings", f'<p class="summary">{_text(analysis.summary)}</p>{verdicts}')
 
@@ -93,7 +98,8 @@ def _forest(analysis: Analysis) -> str:
     side = "right" if analysis.sweep.higher_is_better else "left"
     caption = (
         f"Difference to {base}, paired by seed. Squares: mean, with its 95 % interval; dots: single seeds. "
-        f"Better is to the {side}. An arrow marks an interval that goes on. Colour only where p after Holm is at most 0.05."
+        f"Better is to the {side}. An arrow marks an interval that goes on. "
+        "Colour only where p after Holm is at most 0.05."
     )
     return _section("Differences", _figure(picture, caption))
 

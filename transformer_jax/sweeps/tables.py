@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 
 from transformer_jax.sweeps.analysis import Analysis, mean_seconds, parameter_difference
@@ -34,31 +35,37 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    def without(self, titles: str) -> "Table":
+        """The table less the columns whose title matches a regular expression."""
+        kept = [i for i, column in enumerate(self.columns) if not re.fullmatch(titles, column.title)]
+        return Table(tuple(self.columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in self.rows))
+
 
 def results_table(analysis: Analysis) -> Table:
-    """A line a row: change, parameters, every seed, mean, difference to base, verdict, time, the paper's numbers."""
+    """A line a row: size, mean, difference to base, verdict, the paper's numbers, every seed, time, change."""
     sweep = analysis.sweep
     compared = len(sweep.rows) > 1
     paper = [key for key in PAPER_COLUMNS if any(row.paper.get(key) is not None for row in sweep.rows.values())]
     columns = [Column("Variant", False)]
-    columns += (
-        [Column("Change", False), Column("Parameters"), Column("Δ parameters")] if compared else [Column("Parameters")]
-    )
-    columns += [Column(f"seed {seed}") for seed in sweep.seeds] + [Column("Mean ± sd")]
+    columns += [Column("Parameters")]
+    columns += [Column("Δ parameters")] if compared else []
+    columns += [Column("Mean ± sd")]
     if compared:
         columns += [Column(f"Δ to {sweep.base}"), Column("95 % interval"), Column("p (Holm)"), Column("Verdict", False)]
-    columns += [Column("Time a run")] + [Column(PAPER_COLUMNS[key]) for key in paper]
+    columns += [Column(PAPER_COLUMNS[key]) for key in paper]
+    columns += [*(Column(f"seed {seed}") for seed in sweep.seeds), Column("Time a run")]
+    columns += [Column("Change", False)] if compared else []
     lines = []
     for row in sweep.rows:
         line = [Cell(row, code=True)]
-        line += [_change(sweep, row)] if compared else []
         line += _parameters(sweep, row)[: 2 if compared else 1]
-        line += [_seed_value(analysis, run) for run in sweep.runs_of(row)]
         summary = analysis.summaries[row]
         line.append(Cell(analysis.units.plus_minus(summary.mean, summary.sd)))
         line += _difference(analysis, analysis.comparison(row)) if compared else []
-        line.append(Cell(seconds_text(mean_seconds(sweep, row))))
         line += [Cell(_number(sweep.rows[row].paper.get(key))) for key in paper]
+        line += [_seed_value(analysis, run) for run in sweep.runs_of(row)]
+        line.append(Cell(seconds_text(mean_seconds(sweep, row))))
+        line += [_change(sweep, row)] if compared else []
         lines.append(tuple(line))
     return Table(tuple(columns), tuple(lines))
 
@@ -147,10 +154,13 @@ def environment_table(sweep: Sweep) -> Table | None:
 
 
 def _change(sweep: Sweep, row: str) -> Cell:
-    overrides = sweep.rows[row].overrides
-    if not overrides:
-        return Cell("the base" if row == sweep.base else "none")
-    return Cell("\n".join(f"{path} = {_plain(value)}" for path, value in overrides.items()), code=True)
+    text = change_text(sweep, row)
+    return Cell(text, code=True) if text else Cell(MISSING)
+
+
+def change_text(sweep: Sweep, row: str) -> str:
+    """The overrides of a row, one a line."""
+    return "\n".join(f"{path} = {_plain(value)}" for path, value in sweep.rows[row].overrides.items())
 
 
 def _parameters(sweep: Sweep, row: str) -> list[Cell]:
@@ -217,6 +227,6 @@ def _signed(value: int) -> str:
 
 
 def _percent(value: float) -> str:
-    """Two digits after the point where the difference is small: 0.1 % is the most a partner may differ."""
-    text = f"{value:+.1f}" if abs(value) >= 1 else f"{value:+.3f}"
+    """More digits the smaller the difference: of partners it should be at most 0.1 %."""
+    text = f"{value:+.1f}" if abs(value) >= 1 else f"{value:+.2f}" if abs(value) >= 0.1 else f"{value:+.4f}"
     return ("0" if not value else text.replace("-", "\N{MINUS SIGN}")) + " %"

@@ -1,4 +1,7 @@
-"""What a run optimises: (params, batch, key) -> (loss sum, token count, metrics). B batch, T target length, C vocabulary."""
+"""What a run optimises: (params, batch, key) -> (loss sum, token count, metrics).
+
+B batch, T target length, C vocabulary.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -50,7 +53,7 @@ def teacher_forced_logits(config: Config, params: Any, batch: Batch, key: jax.Ar
     positions = target.positions if target else jnp.arange(batch["targets"].shape[1])[None]
     decoder_inputs = shift_right(batch["targets"], positions)
     decoder_inputs = jnp.where(batch["targets"] == PAD, PAD, decoder_inputs)
-    return build_model(config.model).apply(
+    logits_BTC = build_model(config.model).apply(
         {"params": params},
         batch["inputs"],
         decoder_inputs,
@@ -59,6 +62,7 @@ def teacher_forced_logits(config: Config, params: Any, batch: Batch, key: jax.Ar
         deterministic=key is None,
         rngs={} if key is None else {"dropout": key},
     )
+    return jnp.asarray(logits_BTC)
 
 
 def translation(config: Config) -> Objective:

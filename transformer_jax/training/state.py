@@ -1,5 +1,6 @@
 """What a training step changes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -15,10 +16,10 @@ INITIALISATION = 2**32 - 1  # folded into the seed's key where a step folds in i
 
 @flax.struct.dataclass
 class Lane:
-    """What tells one run of a compiled program from another: its seed, int32[], and float32[] values of traced fields."""
+    """What tells one run of a compiled program from another: its seed, int32[], and values of traced fields, float32[]."""
 
-    seed: jax.Array
-    numbers: dict[str, jax.Array]
+    seed: jax.typing.ArrayLike
+    numbers: Mapping[str, jax.typing.ArrayLike]
 
 
 @flax.struct.dataclass

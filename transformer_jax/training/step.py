@@ -1,7 +1,8 @@
 """One training step: a pure function, the same under jit, vmap and pmap."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,12 @@ from transformer_jax.training.objective import OBJECTIVES, Batch, Sums
 from transformer_jax.training.optimizer import build_optimizer, build_schedule
 from transformer_jax.training.state import Lane, TrainState
 
-Tree = TypeVar("Tree")
 Step = Callable[[TrainState, Batch, Lane], tuple[TrainState, Sums]]
 
 
 def build_step(
     config: Config,
-    reduce: Callable[[Tree], Tree] = lambda sums: sums,
+    reduce: Callable[[Any], Any] = lambda sums: sums,
     key_of_part: Callable[[jax.Array], jax.Array] = lambda key: key,
 ) -> Step:
     """The step that `config` describes, for any lane of it.
@@ -51,7 +51,9 @@ def build_step(
             "learning_rate": (build_schedule(lane_config)(state.step - state.skipped + 1), one),
         }
         finite = jnp.isfinite(loss) & jnp.isfinite(measured["gradient_norm"][0])
-        updated = state.replace(params=params, opt_state=opt_state, average=_average(config, state.average, params))
+        updated = dataclasses.replace(
+            state, params=params, opt_state=opt_state, average=_average(config, state.average, params)
+        )
         return _advance(config, state, updated, finite), measured
 
     return step
@@ -66,4 +68,4 @@ def _advance(config: Config, state: TrainState, updated: TrainState, finite: jax
     """The updated state where the step was finite; a lane that has stopped keeps its last good state for good."""
     alive = state.alive & (finite | (config.train.on_nonfinite == "skip"))
     kept = jax.tree.map(lambda new, old: jnp.where(alive & finite, new, old), updated, state)
-    return kept.replace(step=state.step + alive, skipped=state.skipped + (alive & ~finite), alive=alive)
+    return dataclasses.replace(kept, step=state.step + alive, skipped=state.skipped + (alive & ~finite), alive=alive)

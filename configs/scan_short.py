@@ -1,0 +1,28 @@
+"""Short commands of SCAN (at most 8 actions): a task on which a small model gets somewhere in seconds.
+
+    ./launch.sh train --config=configs/scan_short.py --workdir=runs/scan_short
+
+Expected: not measured yet.
+"""
+
+from configs import scan
+from configs.rows import ROWS
+from transformer_jax.config import ConfigDict
+
+__all__ = ["ROWS", "get_config"]
+
+
+def get_config() -> ConfigDict:
+    """`configs/scan.py` with fewer and shorter pairs, a smaller model, and fewer steps."""
+    config = scan.get_config()
+    config.data.source = "scan(split='simple', max_actions=8)"
+    config.data.length_classes = 1
+    config.data.tokens_per_batch = 1024
+    config.model.d_model = 32
+    config.model.d_ff = 128
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 100
+    config.train.steps = 1000
+    config.train.evaluate_every = 250
+    config.decode.max_extra_length = 10
+    return config

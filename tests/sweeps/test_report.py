@@ -1,0 +1,353 @@
+"""The report of synthetic sweeps on disk: what was measured is there, what was not is said, no file breaks it."""
+
+import csv
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from transformer_jax.errors import UserError
+from transformer_jax.sweeps.report import Report, write_report
+
+VALUES = {"base": [0.90, 0.92, 0.91], "no_wo": [0.80, 0.83, 0.81], "one_head": [0.91, 0.90, 0.92]}
+
+
+def make_row(overrides: dict | None = None, **fields) -> dict:
+    row = {"overrides": overrides or {}, "parameters": 1000, "partner": None, "paper": {}, "note": ""}
+    return row | fields
+
+
+def make_sweep(directory: Path, values: dict[str, list[float | None]] = VALUES, **fields) -> Path:
+    """A sweep directory; a value of None is a run that has not been started."""
+    rows = {name: make_row({"model.knob": name} if name != "base" else {}) for name in values}
+    seeds = list(range(max(map(len, values.values()))))
+    sweep = {
+        "schema": 1, "name": "tiny", "question": "Does it matter?", "hypothesis": "No.", "scale": "smoke",
+        "config": "configs/scan.py", "base": "base", "rows": rows, "seeds": seeds, "metric": "test/exact_match",
+        "higher_is_better": True, "percent": True, "curve": "valid/nll", "commit": "abc123",
+    }  # fmt: skip
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "sweep.json").write_text(json.dumps(sweep | fields))
+    for row, row_values in values.items():
+        for seed, value in enumerate(row_values):
+            if value is not None:
+                make_run(directory / "runs" / row / f"seed_{seed}", seed, value)
+    return directory
+
+
+def make_run(directory: Path, seed: int, value: float, **fields) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps({"seed": seed}))
+    lines = [{"step": step, "split": "valid", "nll": 100 / step, "exact_match": value} for step in (50, 100)]
+    text = "\n".join(map(json.dumps, [{"step": 50, "split": "train", "loss": 2.0}, *lines]))
+    (directory / "metrics.jsonl").write_text(text + '\n{"step": 150, "spl')
+    result = {
+        "schema": 1, "status": "finished", "seed": seed, "parameters": 1000, "steps": 100,
+        "metrics": {"test": {"nll": 1.5, "exact_match": value}}, "seconds": {"total": 60.0 + seed},
+        "executed": {"device_kind": "cpu", "jax": "0.10.2"}, "commit": "abc123",
+    }  # fmt: skip
+    (directory / "result.json").write_text(json.dumps(result | fields))
+
+
+def verdict_of(report: Report, row: str) -> str:
+    comparison = report.analysis.comparison(row)
+    assert comparison is not None
+    return comparison.verdict
+
+
+def read_csv(directory: Path) -> dict[str, dict[str, str]]:
+    with (directory / "report.csv").open(newline="") as file:
+        return {line["row"]: line for line in csv.DictReader(file)}
+
+
+class Page(HTMLParser):
+    """Tags, links and ids of a page, and whether every tag is closed in order."""
+
+    VOID = frozenset({"meta", "br", "wbr", "use", "path"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name == "href" and tag == "a"]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_report_says_what_was_measured(tmp_path):
+    report = write_report(make_sweep(tmp_path))
+    assert verdict_of(report, "no_wo") == "worse by 9.7 ± 1.4 points, p = 0.002, 3 seeds"
+    assert verdict_of(report, "one_head").startswith("no difference seen: 0.0 ± 4.3 points, p = 1.00, 3 seeds; ")
+    assert "seeds would be needed to see 1 point" in verdict_of(report, "one_head")
+    assert report.summary == (
+        "exact match (test), %: base 91.0 ± 1.0 (3 seeds); worse: no_wo (−9.7); no difference seen: one_head."
+    )
+    assert report.analysis.notes == ()
+
+
+def test_the_csv_holds_numbers_as_stored(tmp_path):
+    write_report(make_sweep(tmp_path))
+    rows = read_csv(tmp_path)
+    assert float(rows["no_wo"]["seed_1"]) == 0.83
+    assert float(rows["no_wo"]["difference"]) == pytest.approx((0.80 + 0.83 + 0.81 - 0.90 - 0.92 - 0.91) / 3)
+    assert float(rows["no_wo"]["p_holm"]) == pytest.approx(2 * float(rows["no_wo"]["p"]))
+    assert float(rows["base"]["mean_seconds"]) == 61.0
+    assert rows["base"]["difference"] == ""
+
+
+def test_every_format_names_every_row(tmp_path):
+    report = write_report(make_sweep(tmp_path))
+    assert set(report.files) == {"html", "md", "csv", "tex"}
+    for ending, path in report.files.items():
+        text = path.read_text(encoding="utf-8")
+        for row in VALUES:
+            assert (row.replace("_", r"\_") if ending == "tex" else row) in text
+    assert list(tmp_path.glob(".report*")) == []
+
+
+def test_lower_is_better_turns_the_verdict(tmp_path):
+    report = write_report(make_sweep(tmp_path, higher_is_better=False))
+    assert verdict_of(report, "no_wo").startswith("better by 9.7")
+
+
+def test_only_seeds_finished_in_both_are_paired(tmp_path):
+    make_sweep(tmp_path, {"base": [0.5, 0.9, 0.8, None], "row": [None, 0.7, 0.65, 0.1]})
+    comparison = write_report(tmp_path).analysis.comparison("row")
+    assert comparison.seeds == (1, 2)
+    assert comparison.differences == pytest.approx((-0.2, -0.15))
+
+
+def test_one_seed_allows_no_statement(tmp_path):
+    report = write_report(make_sweep(tmp_path, {"base": [0.9], "row": [0.1]}))
+    assert verdict_of(report, "row") == "one seed (−80.0 points): nothing can be said"
+    assert report.analysis.comparison("row").finding == "untested"
+    assert any("nothing can be said" in note for note in report.analysis.notes)
+
+
+def test_a_sweep_without_runs_measured_nothing(tmp_path):
+    report = write_report(make_sweep(tmp_path, {"base": [None, None], "row": [None, None]}))
+    assert report.summary == "exact match (test), %: base not measured; not measured: row."
+    assert read_csv(tmp_path)["row"]["mean"] == ""
+
+
+def test_identical_differences_have_no_p(tmp_path):
+    report = write_report(make_sweep(tmp_path, {"base": [0.9, 0.8], "down": [0.8, 0.7], "same": [0.9, 0.8]}))
+    assert "without spread there is no t test" in verdict_of(report, "down")
+    assert report.analysis.comparison("down").p is None
+    assert verdict_of(report, "same") == "the same result with each of 2 seeds"
+
+
+def test_a_finding_that_holm_takes_away_is_not_settled(tmp_path):
+    others = {f"row_{i}": [0.90 + i / 1000, 0.93, 0.90 - i / 1000] for i in range(8)}
+    report = write_report(make_sweep(tmp_path, {**VALUES, "near": [0.88, 0.91, 0.89], **others}))
+    near = report.analysis.comparison("near")
+    assert near.test.p <= 0.05 < near.p
+    assert near.finding == "unsettled"
+    assert "after Holm's correction" in near.verdict
+
+
+def test_more_seeds_bring_the_tests_that_assume_less(tmp_path):
+    base = [0.90 + 0.01 * (i % 4) for i in range(10)]
+    lower = [value - 0.02 - 0.001 * i for i, value in enumerate(base)]
+    report = write_report(make_sweep(tmp_path, {"base": base, "row": lower}))
+    comparison = report.analysis.comparison("row")
+    assert comparison.sign_flip.p == pytest.approx(2 / 1024)
+    assert comparison.bootstrap.high < -0.02
+    text = (tmp_path / "report.md").read_text()
+    assert "smallest possible" in text
+    assert "bootstrap interval" in text
+
+
+def test_partners_are_compared_with_what_is_left_of_the_size(tmp_path):
+    rows = {
+        "base": make_row(),
+        "deep": make_row({"model.ffn_depth": 3}, parameters=1500, partner="wide"),
+        "wide": make_row({"model.d_ff": 7}, parameters=1501),
+    }
+    values = {"base": [0.5, 0.6, 0.5], "deep": [0.8, 0.83, 0.8], "wide": [0.81, 0.82, 0.80]}
+    report = write_report(make_sweep(tmp_path, values, rows=rows))
+    (partner,) = report.analysis.partners
+    assert (partner.row, partner.against, partner.finding) == ("deep", "wide", "none")
+    assert report.analysis.comparison("deep").finding == "better"
+    assert "−1 (−0.0666 %)" in (tmp_path / "report.md").read_text()
+
+
+def test_the_papers_numbers_stand_beside_ours_only_if_there_are_any(tmp_path):
+    assert "paper" not in write_report(make_sweep(tmp_path)).files["md"].read_text()
+    rows = {"base": make_row(paper={"bleu": 25.8}), "no_wo": make_row(), "one_head": make_row(paper={"bleu": 24.9})}
+    text = write_report(make_sweep(tmp_path, rows=rows)).files["md"].read_text()
+    assert "BLEU (paper)" in text
+    assert "24.9" in text
+    assert "PPL (paper)" not in text
+
+
+def test_runs_that_did_not_finish_are_named(tmp_path):
+    make_sweep(tmp_path, {"base": [0.9, 0.8, 0.7, 0.8], "row": [0.9, 0.9, 0.9, None]})
+    runs = tmp_path / "runs" / "row"
+    (runs / "seed_0" / "result.json").unlink()
+    (runs / "seed_0" / "error.json").write_text('{"type": "OutOfMemory", "message": "too big"}')
+    (runs / "seed_1" / "result.json").unlink()
+    make_run(runs / "seed_2", 2, float("nan"), status="diverged")
+    report = write_report(tmp_path)
+    status = report.as_dict()["rows"]["row"]["status"]
+    assert status == {"0": "failed", "1": "running", "2": "diverged", "3": "missing"}
+    assert report.analysis.comparison("row").finding == "unmeasured"
+    assert verdict_of(report, "row").endswith("(1 of 4 diverged, 1 of 4 failed)")
+    for ending in ("html", "md"):
+        assert "OutOfMemory: too big" in report.files[ending].read_text()
+
+
+def test_a_run_that_finished_after_an_error_counts(tmp_path):
+    make_sweep(tmp_path)
+    (tmp_path / "runs/base/seed_0/error.json").write_text('{"message": "first try"}')
+    assert write_report(tmp_path).analysis.summaries["base"].n == 3
+
+
+@pytest.mark.parametrize("text", ['{"status": "fini', "[]", "\x00", '{"status": "odd"}', "[" * 100_000])
+def test_a_damaged_result_is_shown_as_unreadable(tmp_path, text):
+    make_sweep(tmp_path)
+    (tmp_path / "runs/no_wo/seed_1/result.json").write_text(text)
+    report = write_report(tmp_path)
+    assert report.as_dict()["rows"]["no_wo"]["status"]["1"] == "unreadable"
+    assert report.analysis.comparison("no_wo").seeds == (0, 2)
+    assert "result.json: " in report.files["html"].read_text()
+
+
+def test_a_damaged_line_costs_that_line_alone(tmp_path):
+    make_sweep(tmp_path)
+    metrics = tmp_path / "runs/base/seed_0/metrics.jsonl"
+    metrics.write_text(
+        '{"step": 1, "split": "valid", "nll": 3.0}\n{"step"\n{"step": 3, "split": "valid", "nll": 1.0}\n'
+    )
+    (run,) = [r for r in write_report(tmp_path).analysis.sweep.runs_of("base") if r.seed == 0]
+    assert run.curves == {"nll": {1: 3.0, 3: 1.0}}
+    assert (run.status, run.message) == ("finished", "metrics.jsonl: unreadable lines left out: 2")
+
+
+def test_a_metric_that_is_no_number_was_not_measured(tmp_path):
+    make_sweep(tmp_path)
+    make_run(tmp_path / "runs/base/seed_1", 1, float("nan"))
+    report = write_report(tmp_path)
+    assert report.analysis.summaries["base"].n == 2
+    assert "finished without test/exact_match" in report.files["md"].read_text()
+
+
+def test_runs_of_another_commit_or_device_are_noted(tmp_path):
+    make_sweep(tmp_path)
+    make_run(tmp_path / "runs/base/seed_1", 1, 0.92, commit="fff000", executed={"device_kind": "H200"})
+    notes = " ".join(write_report(tmp_path).analysis.notes)
+    assert "commit: abc123 (8 runs), fff000 (1 run)" in notes
+    assert "device: cpu (8 runs), H200 (1 run)" in notes
+
+
+HOSTILE = "</svg></td>\n\n<script>alert(1)</script>|$\\frac{'\"&"
+
+
+def test_nothing_on_disk_becomes_markup(tmp_path):
+    hostile = HOSTILE.replace("/", "\N{DIVISION SLASH}")  # a row is a directory
+    rows = {
+        "base": make_row(),
+        hostile: make_row({HOSTILE: HOSTILE}, partner="base", note=HOSTILE),
+    }
+    make_sweep(tmp_path, {"base": [0.9, 0.8], hostile: [0.8, 0.9]}, rows=rows, name=HOSTILE, question=HOSTILE)
+    error = tmp_path / "runs" / hostile / "seed_1"
+    (error / "result.json").unlink()
+    (error / "error.json").write_text(json.dumps({"type": HOSTILE, "message": HOSTILE}))
+    files = write_report(tmp_path).files
+    page = Page(files["html"].read_text())
+    assert "script" not in page.tags
+    assert page.open == []
+    assert "<script" not in re.sub("`[^`\n]+`", "", files["md"].read_text())
+    assert r"\textbackslash{}frac\{" in files["tex"].read_text()
+
+
+def test_the_page_stands_alone_and_links_to_the_runs(tmp_path):
+    text = write_report(make_sweep(tmp_path)).files["html"].read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.tags.count("svg") == 3  # differences, nll, exact match
+    assert len(page.ids) == len(set(page.ids)) > 20
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert "url(http" not in text
+    assert len(page.links) == 9
+    assert all((tmp_path / link).is_dir() for link in page.links)
+
+
+def test_pictures_take_their_colours_from_the_page(tmp_path):
+    text = write_report(make_sweep(tmp_path)).files["html"].read_text()
+    style = text[text.index("<style>") : text.index("</style>")]
+    pictures = [part[: part.index("</svg>")] for part in text.split("<svg")[1:]]
+    for picture in pictures:
+        ElementTree.fromstring("<svg" + picture + "</svg>")
+        assert "var(--ink)" in picture
+        assert "#0a0b" not in picture
+        assert "fill: #ffffff" not in picture
+    for name in ("ink", "grid", "better", "worse", "series-1", "series-7"):
+        assert style.count(f"--{name}:") == 2  # light and dark
+
+
+def test_many_rows_are_drawn_in_panels(tmp_path):
+    values = {"base": [0.9, 0.8]} | {f"row_{i}": [0.8, 0.75] for i in range(12)}
+    text = write_report(make_sweep(tmp_path, values)).files["html"].read_text()
+    assert text.count(">row_7</text>") == 3  # the forest, and its panel in both curve figures
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    first = {ending: path.read_bytes() for ending, path in write_report(make_sweep(tmp_path)).files.items()}
+    assert first == {ending: path.read_bytes() for ending, path in write_report(tmp_path).files.items()}
+
+
+def test_as_dict_is_strict_json(tmp_path):
+    data = json.loads(json.dumps(write_report(make_sweep(tmp_path)).as_dict(), allow_nan=False))
+    assert data["rows"]["base"]["values"] == {"0": 0.9, "1": 0.92, "2": 0.91}
+    assert data["comparisons"][0]["finding"] == "worse"
+
+
+def test_a_single_run_has_a_report(tmp_path):
+    make_run(tmp_path / "run", 3, 0.75)
+    report = write_report(tmp_path / "run")
+    assert report.summary == "exact match (test), %: run 75.0 (1 seed)."
+    assert Page(report.files["html"].read_text()).tags.count("svg") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema is 2"),
+        ({"rows": [1]}, "rows must be of type dict"),
+        ({"base": "gone"}, "'gone' is named as base or partner"),
+        ({"seeds": ["0"]}, "seeds must be whole numbers"),
+        ({"rows": {"../x": make_row()}, "base": "../x"}, "no plain directory name"),
+        ({"metric": None}, "metric must be of type str"),
+    ],
+)
+def test_a_damaged_sweep_is_refused_with_the_field(tmp_path, change, message):
+    make_sweep(tmp_path, **change)
+    with pytest.raises(UserError, match=message):
+        write_report(tmp_path)
+    assert list(tmp_path.glob("report.*")) == []
+
+
+def test_a_directory_that_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"neither sweep.json nor config.json"):
+        write_report(tmp_path)
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(UserError, match=r"sweep.json: .*no valid JSON"):
+        write_report(tmp_path)

@@ -1,0 +1,211 @@
+"""The commands. No logic: arguments in, one call, the result out."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformer_jax.compilation import use_persistent_cache
+from transformer_jax.describe import describe
+from transformer_jax.doctor import diagnose
+from transformer_jax.errors import UserError
+from transformer_jax.loading import load_config, parse_override
+from transformer_jax.run import Interruption, describe_metrics, train
+from transformer_jax.saved_run import evaluate_run, translate
+from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
+from transformer_jax.sweeps.report import write_report
+from transformer_jax.sweeps.runner import run_sweep
+
+REFUSED, STOPPED = 2, 75
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ["sweep", str(ROOT / "experiments" / "quickstart.py"), "--workdir=runs/quickstart"]
+Overrides = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, 1 if runs failed, 2 if refused with a sentence, 75 if stopped and saved."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or QUICKSTART
+    try:
+        options, overrides = _parse(arguments)
+        use_persistent_cache()
+        return options.command(options, overrides)
+    except UserError as error:
+        print(f"transformer_jax: {error}", file=sys.stderr)
+        return REFUSED
+    except Interruption as stopped:
+        print(f"\n{stopped}. The same command goes on: {' '.join(['./launch.sh', *arguments])}", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Overrides]:
+    """Options of the command, and the `--config.a.b=value` among the arguments."""
+    ours = [argument for argument in arguments if argument.startswith("--config.")]
+    options = _parser().parse_args([argument for argument in arguments if argument not in ours])
+    return options, dict(parse_override(argument) for argument in ours)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch.sh",
+        description="A laboratory for the Transformer. Without a command: the quick-start sweep and its report.",
+        epilog="`./launch.sh COMMAND --help` shows an example. `./launch.sh test` runs the tests.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, call: Callable[..., int], summary: str, example: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}\n\nExample:\n  ./launch.sh {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(command=call)
+        command.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        return command
+
+    config_help = "config file, and a row of its ROWS; any field is changed by --config.a.b=value"
+    command = add(
+        "train", _train, "Train and evaluate one run, or go on with it.",
+        "train --config=configs/scan.py:no_wo --workdir=runs/no_wo --config.model.num_heads=8",
+    )  # fmt: skip
+    command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
+    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
+
+    command = add(
+        "evaluate", _evaluate, "Score a run on a split of its corpus, or on files.",
+        "evaluate --workdir=runs/no_wo --checkpoint=best --split=test",
+    )  # fmt: skip
+    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
+    command.add_argument("--checkpoint", help="best, last, a step or average:N (default: evaluate.checkpoint)")
+    command.add_argument("--split", default="test", help="train, valid or test")
+    command.add_argument("--source", type=Path, help="a file of sentences, one a line")
+    command.add_argument("--reference", type=Path, help="their translations")
+
+    command = add(
+        "translate", _translate, "Translate standard input, a sentence a line, to standard output.",
+        'translate --workdir=runs/no_wo <<< "jump twice and walk left"',
+    )  # fmt: skip
+    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
+    command.add_argument("--checkpoint", help="best, last, a step or average:N (default: evaluate.checkpoint)")
+
+    command = add(
+        "sweep", _sweep, "Run every row of an experiment over its seeds, and write the report.",
+        "sweep experiments/heads.py --scale=small --workdir=runs/heads",
+    )  # fmt: skip
+    command.add_argument("experiment", type=Path, help="a file of experiments/")
+    command.add_argument("--workdir", type=Path, required=True, help="the directory of the sweep")
+    command.add_argument("--scale", default="small", help="smoke, small or full")
+    command.add_argument("--config", metavar="FILE", help="put the rows on this base instead")
+    command.add_argument("--seeds", type=int, help="how many seeds, 0, 1, ...")
+    command.add_argument("--workers", type=int, help="processes at a time")
+    command.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
+
+    command = add("report", _report, "Write the report of a sweep or of a run from its directory.", "report runs/heads")
+    command.add_argument("directory", type=Path)
+
+    command = add(
+        "describe", _describe, "Parameters by module, FLOPs, memory, and what is not used; nothing is trained.",
+        "describe --config=configs/base.py:no_wo",
+    )  # fmt: skip
+    command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
+
+    add("doctor", _doctor, "Devices, versions and corpora, and how to get what is missing.", "doctor")
+    return parser
+
+
+def _train(options: argparse.Namespace, overrides: Overrides) -> int:
+    result = train(load_config(options.config, overrides), options.workdir, say=_say(options))
+    _print(options, result, [f"{options.workdir}: {result['status']} after {result['steps']} steps"])
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
+    result = evaluate_run(
+        options.workdir,
+        checkpoint=options.checkpoint,
+        split=options.split,
+        source=options.source,
+        reference=options.reference,
+        overrides=overrides,
+    )
+    lines = [f"{result['split']} ({result['checkpoint']}): {describe_metrics(result['metrics'])}"]
+    lines += [f"{name}: {text}" for name, text in result["metrics"].items() if isinstance(text, str)]
+    _print(options, result, lines)
+    return 0
+
+
+def _translate(options: argparse.Namespace, overrides: Overrides) -> int:
+    sources = [line.removesuffix("\r") for line in sys.stdin.read().removesuffix("\n").split("\n")]
+    lines = translate(options.workdir, sources, checkpoint=options.checkpoint, overrides=overrides)
+    _print(options, {"translations": lines}, [" ".join(line.splitlines()) for line in lines])
+    return 0
+
+
+def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
+    experiment = load_experiment(options.experiment)
+    scale = choose_scale(experiment, options.scale)
+    if options.config is not None:
+        scale = dataclasses.replace(scale, config=options.config, overrides={})
+    if options.seeds is not None:
+        if options.seeds < 1:
+            raise UserError(f"--seeds={options.seeds}: there must be at least one.")
+        scale = dataclasses.replace(scale, seeds=options.seeds)
+    report = run_sweep(
+        options.experiment.stem,
+        experiment,
+        options.scale,
+        scale,
+        make_variants(experiment, scale, overrides),
+        options.workdir,
+        workers=options.workers,
+        retry_failed=options.retry_failed,
+        say=_say(options),
+    )
+    _print(options, report.as_dict(), [report.summary, f"Report: {report.files['html']}"])
+    return 1 if any(run.status == "failed" for run in report.analysis.sweep.runs) else 0
+
+
+def _report(options: argparse.Namespace, overrides: Overrides) -> int:
+    report = write_report(options.directory)
+    _print(options, report.as_dict(), [report.summary, *(str(path) for path in report.files.values())])
+    return 0
+
+
+def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
+    figures = describe(load_config(options.config, overrides))
+    lines = [f"{count:>13,}  {name}" for name, count in figures["modules"].items()]
+    lines += [
+        f"{figures['parameters']:>13,}  parameters",
+        f"{figures['flops_per_token']:>13,}  FLOPs a token in training, attention between tokens not counted",
+        f"{figures['state_bytes'] / 2**20:>13,.0f}  MiB of parameters, gradients and Adam's moments",
+    ]
+    lines += [f"not used: {path}" for path in figures["not_used"]]
+    _print(options, figures, lines)
+    return 0
+
+
+def _doctor(options: argparse.Namespace, overrides: Overrides) -> int:
+    found = diagnose()
+    _print(options, found, [f"{name:>20}  {value}" for name, value in found.items()])
+    return 0
+
+
+def _say(options: argparse.Namespace) -> Callable[[str], None]:
+    """Progress goes to standard error where standard output is for JSON."""
+    stream = sys.stderr if options.json else sys.stdout
+    return lambda line: print(line, file=stream, flush=True)
+
+
+def _print(options: argparse.Namespace, result: dict[str, Any], lines: Sequence[str]) -> None:
+    print(json.dumps(result) if options.json else "\n".join(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

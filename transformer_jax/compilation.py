@@ -1,0 +1,31 @@
+"""How programs are compiled and kept: the cache on disk, and the processors they may use."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def cache_directory() -> Path:
+    """Where this program keeps what it can make again: under $XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transformer_jax"
+
+
+def use_persistent_cache() -> None:
+    """Lets JAX keep programs that took at least a second to compile, unless its own variable says where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def available_cpus() -> list[int]:
+    """The processors this process may run on, where the system tells; else all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def use_cpus(cpus: list[int]) -> None:
+    """Keeps this process, and the thread pool that XLA is yet to make, to those processors."""
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)

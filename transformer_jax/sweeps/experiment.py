@@ -1,0 +1,112 @@
+"""A question as data: which rows, on which base, over how many seeds, judged by which metric."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformer_jax.config import Config, freeze
+from transformer_jax.errors import UserError
+from transformer_jax.loading import base_values, load_module, row_overrides
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large an experiment is: a config file beside `experiments/`, what is changed in it, and how many seeds."""
+
+    config: str
+    seeds: int
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One file under `experiments/` holds one, as EXPERIMENT; `question` and `hypothesis` come from its docstring.
+
+    Attributes:
+      rows: name -> row, the base among them; see `configs/rows.py`.
+      partners: row -> row of the same number of parameters.
+      notes: row -> what a reader must know of it.
+      paper: row -> the paper's "ppl", "bleu" and "parameters_millions", where it has any.
+      metric: "split/name" in result.json.
+      percent: the metric is a fraction, shown times 100.
+      scales: "smoke", "small", "full".
+    """
+
+    rows: Mapping[str, Any]
+    scales: Mapping[str, Scale]
+    question: str = ""
+    hypothesis: str = ""
+    metric: str = "test/exact_match"
+    higher_is_better: bool = True
+    percent: bool = True
+    curve: str = "valid/nll"
+    base: str = "base"
+    partners: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    paper: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """The EXPERIMENT of a file, with the paragraphs "Question: ..." and "Hypothesis: ..." of its docstring.
+
+    Raises:
+      UserError: it holds none, or does not say what it asks.
+    """
+    module = load_module(path, "EXPERIMENT")
+    experiment = module.EXPERIMENT
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{path}: EXPERIMENT is {type(experiment).__name__}, not an Experiment.")
+    if experiment.base not in experiment.rows:
+        raise UserError(f"{path}: the base {experiment.base!r} is not among the rows.")
+    root = path.absolute().parent.parent
+    scales = {name: dataclasses.replace(s, config=str(root / s.config)) for name, s in experiment.scales.items()}
+    said = {name.lower(): _paragraph(path, module.__doc__ or "", name) for name in ("Question", "Hypothesis")}
+    return dataclasses.replace(experiment, scales=scales, **said)
+
+
+def _paragraph(path: Path, docstring: str, name: str) -> str:
+    for paragraph in docstring.split("\n\n"):
+        if paragraph.startswith(f"{name}: "):
+            return " ".join(paragraph.removeprefix(f"{name}: ").split())
+    raise UserError(f"{path}: its docstring has no paragraph that begins with {name!r}.")
+
+
+def choose_scale(experiment: Experiment, name: str) -> Scale:
+    """The scale of that name; UserError with the list if there is none."""
+    if name not in experiment.scales:
+        raise UserError(f"--scale={name}: this experiment has {', '.join(experiment.scales)}.")
+    return experiment.scales[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A row on its base: the resolved overrides, and the config with seed 0."""
+
+    name: str
+    overrides: Mapping[str, Any]
+    config: Config
+
+
+def make_variants(experiment: Experiment, scale: Scale, overrides: Mapping[str, Any]) -> list[Variant]:
+    """Every row of the experiment on the scale's config with `overrides`.
+
+    Raises:
+      UserError: a row or override that the config refuses.
+    """
+    path = Path(scale.config)
+    values = {**base_values(load_module(path, "get_config"), path), **scale.overrides, **overrides}
+    base = freeze(values)
+    variants = []
+    for name, row in experiment.rows.items():
+        changes = row_overrides(row, base)
+        try:
+            variants.append(Variant(name, changes, freeze({**values, **changes})))
+        except UserError as error:
+            raise UserError(f"row {name!r}: {error}") from error
+    return variants
+
+
+def select(rows: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The rows of those names, in that order."""
+    return {name: rows[name] for name in names}

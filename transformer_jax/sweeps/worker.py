@@ -1,0 +1,94 @@
+"""A process of a sweep: runs one after another, with one compiled program, whatever happens to each.
+
+python -m transformer_jax.sweeps.worker TASK.json CPU,CPU,...
+"""
+
+import dataclasses
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_jax.compilation import use_cpus, use_persistent_cache
+from transformer_jax.config import Config, freeze, to_dict
+from transformer_jax.errors import UserError
+from transformer_jax.program import Program, load_tokenizers
+from transformer_jax.run import Interruption, train_group
+from transformer_jax.run_directory import ERROR, TOKENIZER, read_json, write_json
+
+STOPPED = 75
+"""Exit status of a run that was asked to stop and saved its state (EX_TEMPFAIL)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Runs of one program: configs that differ in seed and traced numbers, and their directories."""
+
+    name: str
+    configs: Sequence[Config]
+    workdirs: Sequence[Path]
+    population: bool = False
+
+
+def write_task(path: Path, task: Task) -> None:
+    """As JSON."""
+    runs = [{"config": to_dict(c), "workdir": str(w)} for c, w in zip(task.configs, task.workdirs, strict=True)]
+    write_json(path, {"name": task.name, "population": task.population, "runs": runs})
+
+
+def read_task(path: Path) -> Task:
+    """What `write_task` wrote."""
+    content = read_json(path)
+    runs = content["runs"]
+    configs, workdirs = [freeze(run["config"]) for run in runs], [Path(run["workdir"]) for run in runs]
+    return Task(content["name"], configs, workdirs, content["population"])
+
+
+def run_task(task: Task) -> int:
+    """Trains the runs of a task; the number of those that failed. A failed run leaves error.json and the others whole."""
+    if task.population:
+        return _attempt(task, range(len(task.configs)), None)[0]
+    failed, program = 0, None
+    for index in range(len(task.configs)):
+        failures, program = _attempt(task, [index], program)
+        failed += failures
+    return failed
+
+
+def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> tuple[int, Program | None]:
+    """Trains those runs together; the number of failures, and the program for the next."""
+    configs, workdirs = [task.configs[i] for i in indices], [task.workdirs[i] for i in indices]
+    seeds = ",".join(str(config.seed) for config in configs)
+
+    def say(line: str) -> None:
+        print(f"[{task.name} seed {seeds}] {line}", flush=True)
+
+    try:
+        if program is None:
+            lanes = len(configs) if task.population else None
+            program = Program(configs[0], lanes, load_tokenizers(workdirs[0] / TOKENIZER))
+        train_group(configs, workdirs, program=program, population=task.population, say=say)
+    except Interruption:
+        raise
+    except Exception as error:
+        message = str(error).strip() or type(error).__name__
+        say(f"failed: {message.splitlines()[0]}")
+        detail = "" if isinstance(error, UserError) else traceback.format_exc()
+        for workdir in workdirs:
+            write_json(workdir / ERROR, {"type": type(error).__name__, "message": message, "traceback": detail})
+        return len(configs), program
+    return 0, program
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0, 1 if a run failed, 75 if asked to stop."""
+    use_cpus([int(cpu) for cpu in arguments[1].split(",") if cpu])
+    use_persistent_cache()
+    try:
+        return min(1, run_task(read_task(Path(arguments[0]))))
+    except Interruption:
+        return STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
