@@ -137,7 +137,7 @@ def _rule(column: Column) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     if cell.code:
-        return "<br>".join(_code(line) for line in cell.text.split("\n"))
+        return "<br>".join(_code(line) for line in cell.text.split("\n") if line.strip())
     text = _plain_markdown(cell.text)
     return text if cell.link is None else f"[{text}]({quote(cell.link)})"
 
