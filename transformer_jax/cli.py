@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.compilation import use_persistent_cache
+from transformer_jax.data.parallel_text import decode_lines
 from transformer_jax.describe import describe
 from transformer_jax.doctor import diagnose
 from transformer_jax.errors import UserError
-from transformer_jax.loading import load_config, parse_override
+from transformer_jax.loading import load_config, parse_override, split_specs
 from transformer_jax.run import Interruption, describe_metrics, train
-from transformer_jax.saved_run import evaluate_run, translate
+from transformer_jax.run_directory import one_line
+from transformer_jax.saved_run import evaluate_run, score_files, translate, watch_run
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
 from transformer_jax.sweeps.report import write_report
 from transformer_jax.sweeps.runner import run_sweep
@@ -87,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--split", default="test", help="train, valid or test")
     command.add_argument("--source", type=Path, help="a file of sentences, one a line")
     command.add_argument("--reference", type=Path, help="their translations")
+    command.add_argument("--watch", action="store_true", help="follow a training run: score each new checkpoint")
 
     command = add(
         "translate", _translate, "Translate standard input, a sentence a line, to standard output.",
@@ -94,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--workdir", type=Path, required=True, help="the run directory")
     command.add_argument("--checkpoint", help="best, last, a step or average:N (default: evaluate.checkpoint)")
+    command.add_argument("--nbest", type=int, default=1, help="translations a sentence; above 1 with their scores")
+
+    command = add(
+        "score", _score, "Score given translations.",
+        "score --hypotheses=output.txt --references=reference.txt --metrics=bleu,chrf",
+    )  # fmt: skip
+    command.add_argument("--hypotheses", type=Path, required=True, help="translations, one a line")
+    command.add_argument("--references", type=Path, required=True, help="what they should be, one a line")
+    command.add_argument("--metrics", default="bleu,chrf", help="comma-separated, as in evaluate.metrics")
 
     command = add(
         "sweep", _sweep, "Run every row of an experiment over its seeds, and write the report.",
@@ -127,24 +139,39 @@ def _train(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
-    result = evaluate_run(
-        options.workdir,
-        checkpoint=options.checkpoint,
-        split=options.split,
-        source=options.source,
-        reference=options.reference,
-        overrides=overrides,
-    )
-    lines = [f"{result['split']} ({result['checkpoint']}): {describe_metrics(result['metrics'])}"]
-    lines += [f"{name}: {text}" for name, text in result["metrics"].items() if isinstance(text, str)]
-    _print(options, result, lines)
+    how = {"split": options.split, "source": options.source, "reference": options.reference, "overrides": overrides}
+    if options.watch:
+        for result in watch_run(options.workdir, **how):
+            _print_scores(options, result)
+    else:
+        _print_scores(options, evaluate_run(options.workdir, checkpoint=options.checkpoint, **how))
     return 0
 
 
+def _print_scores(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    lines = [f"{result['split']} ({result['checkpoint']}): {describe_metrics(result['metrics'])}"]
+    lines += [f"{name}: {text}" for name, text in result["metrics"].items() if isinstance(text, str)]
+    _print(options, result, lines)
+
+
 def _translate(options: argparse.Namespace, overrides: Overrides) -> int:
-    sources = [line.removesuffix("\r") for line in sys.stdin.read().removesuffix("\n").split("\n")]
-    lines = translate(options.workdir, sources, checkpoint=options.checkpoint, overrides=overrides)
-    _print(options, {"translations": lines}, [" ".join(line.splitlines()) for line in lines])
+    if options.nbest < 1:
+        raise UserError(f"--nbest={options.nbest}: there must be at least one.")
+    sources = decode_lines(sys.stdin.buffer, "standard input")
+    found = translate(
+        options.workdir, sources, checkpoint=options.checkpoint, num_results=options.nbest, overrides=overrides
+    )
+    lines = [one_line(best[0][0]) for best in found]
+    if options.nbest > 1:
+        lines = [f"{n}\t{score:.6f}\t{one_line(text)}" for n, best in enumerate(found, 1) for text, score in best]
+    _print(options, {"translations": found}, lines)
+    return 0
+
+
+def _score(options: argparse.Namespace, overrides: Overrides) -> int:
+    metrics = score_files(options.hypotheses, options.references, split_specs(options.metrics))
+    lines = [f"{name}: {value}" for name, value in metrics.items()]
+    _print(options, metrics, lines)
     return 0
 
 

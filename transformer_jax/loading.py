@@ -110,7 +110,7 @@ def _parse(field: Field, text: str) -> Any:
     if field.base_type is str or (choices and isinstance(choices[0], str)):
         return text
     if typing.get_origin(field.base_type) is tuple:
-        return tuple(name.strip() for name in _split(text) if name.strip())
+        return tuple(split_specs(text))
     if field.base_type is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
@@ -119,8 +119,8 @@ def _parse(field: Field, text: str) -> Any:
         return text  # of the wrong type, which `check_value` says
 
 
-def _split(text: str) -> list[str]:
-    """At the commas that are not inside parentheses."""
+def split_specs(text: str) -> list[str]:
+    """The specs of a list such as ``bleu(tokenize='char'),chrf``."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "(") - (character == ")")
@@ -128,4 +128,4 @@ def _split(text: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += character
-    return parts
+    return [part.strip() for part in parts if part.strip()]

@@ -25,9 +25,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
-    """One line each; line breaks within a line become blanks, so that line n stays line n."""
+    """One line each, so that line n stays line n."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(" ".join(line.splitlines()) + "\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(one_line(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks turned into blanks: a model that writes bytes can write them too."""
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def read_json(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """A run directory, read again: its parameters, scores on a split or on files, translations."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from transformer_jax.config import with_values
 from transformer_jax.data import encode_pairs
 from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import parse_checkpoint
+from transformer_jax.evaluation.evaluator import parse_checkpoint, text_metrics
 from transformer_jax.program import Program, load_tokenizers, state_template
-from transformer_jax.run_directory import CHECKPOINTS, PREDICTIONS, TOKENIZER, read_config, write_lines
+from transformer_jax.run_directory import CHECKPOINTS, PREDICTIONS, RESULT, TOKENIZER, read_config, write_lines
 
 
 def load_params(workdir: Path, choice: str) -> Any:
@@ -94,11 +95,50 @@ def evaluate_run(
     return {"split": name, "checkpoint": choice, "metrics": metrics[0], "predictions": str(path)}
 
 
+def watch_run(workdir: Path, *, poll_seconds: float = 10.0, **options: Any) -> Iterator[dict[str, Any]]:
+    """Follows a training run: `evaluate_run` of each checkpoint as it appears, until the run has its result."""
+    checkpoints = Checkpoints(workdir / CHECKPOINTS)
+    seen: set[int] = set()
+    while True:
+        finished = (workdir / RESULT).is_file()
+        for step in checkpoints.steps():
+            if step not in seen:
+                seen.add(step)
+                yield evaluate_run(workdir, checkpoint=str(step), **options)
+        if finished:
+            return
+        time.sleep(poll_seconds)
+
+
 def translate(
-    workdir: Path, sources: list[str], *, checkpoint: str | None = None, overrides: Mapping[str, Any] | None = None
-) -> list[str]:
-    """What the run's model writes for each source sentence."""
+    workdir: Path,
+    sources: list[str],
+    *,
+    checkpoint: str | None = None,
+    num_results: int = 1,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[list[tuple[str, float]]]:
+    """For each source sentence the `num_results` best translations, each with its score; of a blank one a blank.
+
+    The score is the one that beam search ranks by: log-probability over length penalty.
+    """
     program = open_run(workdir, overrides)
     params = program.layout.put(load_params(workdir, checkpoint or program.config.evaluate.checkpoint))
-    pairs = encode_pairs(sources, [""] * len(sources), program.config.data, program.dataset.tokenizers)
-    return program.evaluator.decode(params, pairs)[0] if sources else []
+    written = [number for number, source in enumerate(sources) if source.strip()]
+    found = [[("", 0.0)] for _ in sources]
+    if written:
+        texts = [sources[number] for number in written]
+        pairs = encode_pairs(texts, [""] * len(texts), program.config.data, program.dataset.tokenizers)
+        for number, best in zip(written, program.evaluator.translate(params, pairs, num_results), strict=True):
+            found[number] = best
+    return found
+
+
+def score_files(hypotheses: Path, references: Path, metrics: Sequence[str]) -> dict[str, Any]:
+    """Metrics of given translations, each with its signature.
+
+    Raises:
+      UserError: a file cannot be read, or their numbers of lines differ.
+    """
+    text = read_parallel(hypotheses, references)
+    return text_metrics(metrics, text.sources, text.references)

@@ -204,7 +204,7 @@ def test_runs_that_did_not_finish_are_named(tmp_path):
     (runs / "seed_0" / "result.json").unlink()
     (runs / "seed_0" / "error.json").write_text('{"type": "OutOfMemory", "message": "too big"}')
     (runs / "seed_1" / "result.json").unlink()
-    make_run(runs / "seed_2", 2, float("nan"), status="diverged")
+    make_run(runs / "seed_2", 2, 0.1, status="diverged")
     report = write_report(tmp_path)
     status = report.as_dict()["rows"]["row"]["status"]
     assert status == {"0": "failed", "1": "running", "2": "diverged", "3": "missing"}
@@ -257,7 +257,7 @@ def test_runs_of_another_commit_or_device_are_noted(tmp_path):
     assert "device: cpu (8 runs), H200 (1 run)" in notes
 
 
-HOSTILE = "</svg></td>\n\n<script>alert(1)</script>|$\\frac{'\"&"
+HOSTILE = "</svg></td>\n\n<script>alert(1)</script>|$\\frac{$'\"&"
 
 
 def test_nothing_on_disk_becomes_markup(tmp_path):
@@ -275,7 +275,7 @@ def test_nothing_on_disk_becomes_markup(tmp_path):
     assert "script" not in page.tags
     assert page.open == []
     assert "<script" not in re.sub("`[^`\n]+`", "", files["md"].read_text())
-    assert r"\textbackslash{}frac\{" in files["tex"].read_text()
+    assert r"\textbackslash{}frac\{\$" in files["tex"].read_text()
 
 
 def test_the_page_stands_alone_and_links_to_the_runs(tmp_path):

@@ -87,28 +87,38 @@ def find_directory(directory: str | None) -> Path:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, gzip if its name ends in .gz, without line ends and outer blanks.
+    """The lines of a UTF-8 file, gzip if its name ends in .gz; see `decode_lines`.
+
+    Raises:
+      UserError: unreadable, damaged gzip or invalid UTF-8, with the number of the line.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return decode_lines(cast(BinaryIO, stream), str(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def decode_lines(stream: BinaryIO, name: str) -> list[str]:
+    """The lines of a stream of UTF-8 text, without line ends and outer blanks; `name` is its name in messages.
 
     Only LF (or CR LF) ends a line: other separators of Unicode occur inside sentences, and a reader that breaks at them
     puts every later pair out of step.
 
     Raises:
-      UserError: unreadable, damaged gzip or invalid UTF-8, with the number of the line.
+      UserError: damaged gzip or invalid UTF-8, with the number of the line.
     """
     lines: list[str] = []
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            for number, raw in enumerate(cast(BinaryIO, stream), start=1):
-                # A byte order mark, as some editors write it, is not part of the first sentence.
-                lines.append(raw.decode("utf-8-sig" if number == 1 else "utf-8").strip())
+        for number, raw in enumerate(stream, start=1):
+            # A byte order mark, as some editors write it, is not part of the first sentence.
+            lines.append(raw.decode("utf-8-sig" if number == 1 else "utf-8").strip())
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}, line {len(lines) + 1}: invalid UTF-8 at byte {error.start + 1} of the line; re-encode the file."
+            f"{name}, line {len(lines) + 1}: invalid UTF-8 at byte {error.start + 1} of the line; re-encode the file."
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}, line {len(lines) + 1}: damaged gzip file ({error}); fetch it again.") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise UserError(f"{name}, line {len(lines) + 1}: damaged gzip file ({error}); fetch it again.") from error
     return lines
 
 

@@ -1,7 +1,7 @@
 """What a model does on a split: teacher-forced figures, and metrics of the text it writes by itself."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ class Evaluator:
         self._dataset = dataset
         self._lanes = lanes
         self._score = layout.compile_rows(self._teacher_forced)
+        self._layout = layout
         self._decode = layout.compile_rows(build_decode(config))
 
     def _teacher_forced(self, params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -61,6 +62,16 @@ class Evaluator:
         tokenizer = self._dataset.tokenizers.target
         return [[tokenizer.decode(row.tolist()) for row in tokens_NT] for tokens_NT in tokens_KNT]
 
+    def translate(self, params: Any, split: EncodedSplit, num_results: int) -> list[list[tuple[str, float]]]:
+        """For each source of the split, in order, the best texts and the scores they are ranked by; of a solo run."""
+        decode = self._layout.compile_rows(lambda p, b: build_decode(self._config, num_results)(p, b)._asdict())
+        found = self._rows(decode, params, split)
+        text = self._dataset.tokenizers.target.decode
+        return [
+            [(text(tokens.tolist()), float(score)) for tokens, score in zip(tokens_NT, scores_N, strict=True)]
+            for tokens_NT, scores_N in zip(found["tokens_BNT"][0], found["scores_BN"][0], strict=True)
+        ]
+
     def _rows(self, function: Any, params: Any, split: EncodedSplit) -> dict[str, np.ndarray]:
         """What `function` says of every pair of the split, in order: [lanes, pairs, ...]."""
         found: list[dict[str, np.ndarray]] = []
@@ -82,16 +93,18 @@ class Evaluator:
             return metrics, None
         texts = self.decode(params, split)
         for lane, text in zip(metrics, texts, strict=True):
-            lane.update(text_metrics(self._config, text, split.references))
+            lane.update(text_metrics(self._config.evaluate.metrics, text, split.references))
         return metrics, texts
 
 
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
     """Along axis 1; token rows of different widths are filled up with PAD."""
-    if parts[0].ndim == 2:
-        return np.concatenate(parts, axis=1)
     width = max(part.shape[-1] for part in parts)
-    padded = [np.pad(part, [(0, 0), (0, 0), (0, width - part.shape[-1])], constant_values=PAD) for part in parts]
+    if parts[0].ndim == 2 or all(part.shape[-1] == width for part in parts):
+        return np.concatenate(parts, axis=1)
+    padded = [
+        np.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, width - part.shape[-1])], constant_values=PAD) for part in parts
+    ]
     return np.concatenate(padded, axis=1)
 
 
@@ -106,10 +119,10 @@ def _figures(rows: Mapping[str, np.ndarray]) -> Metrics:
     }
 
 
-def text_metrics(config: Config, hypotheses: list[str], references: list[str]) -> Metrics:
-    """`evaluate.metrics` of decoded text, each with its signature where it has one."""
+def text_metrics(specs: Sequence[str], hypotheses: list[str], references: list[str]) -> Metrics:
+    """Metrics of text (see METRICS), each with its signature where it has one."""
     metrics: Metrics = {}
-    for spec in config.evaluate.metrics:
+    for spec in specs:
         score = resolve(METRICS, spec, "evaluate.metrics")(hypotheses, references)
         metrics[spec] = score.score
         if score.signature:

@@ -160,8 +160,8 @@ def _check_attention(model: ModelConfig, place: str) -> None:
     for width in sliced.get(slots.projections, []):
         if heads[width] != model.d_model:
             raise UserError(
-                f"{field}.projections = {slots.projections!r} gives each head a slice of the vector: num_heads * {width} "
-                f"= {heads[width]} must equal model.d_model = {model.d_model}."
+                f"{field}.projections = {slots.projections!r} gives each head a slice of the vector: num_heads * "
+                f"{width} = {heads[width]} must equal model.d_model = {model.d_model}."
             )
     if slots.output_projection == "none" and heads["d_v"] != model.d_model:
         raise UserError(

@@ -27,7 +27,7 @@ class Layout(Protocol):
     devices: int
 
     def compile_step(self, build_step: Builder) -> Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]:
-        """The step of `build_step(reduce, key_of_part)`, compiled: (state, batch, lane) -> (state, sums). Donates the state."""
+        """The step of `build_step(reduce, key_of_part)`: (state, batch, lane) -> (state, sums), the state donated."""
 
     def compile_rows(self, function: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
         """`function(params, batch) -> arrays with one entry a row`, compiled; the result is on the host."""

@@ -61,8 +61,8 @@ def load_experiment(path: Path) -> Experiment:
         raise UserError(f"{path}: the base {experiment.base!r} is not among the rows.")
     root = path.absolute().parent.parent
     scales = {name: dataclasses.replace(s, config=str(root / s.config)) for name, s in experiment.scales.items()}
-    said = {name.lower(): _paragraph(path, module.__doc__ or "", name) for name in ("Question", "Hypothesis")}
-    return dataclasses.replace(experiment, scales=scales, **said)
+    question, hypothesis = (_paragraph(path, module.__doc__ or "", name) for name in ("Question", "Hypothesis"))
+    return dataclasses.replace(experiment, scales=scales, question=question, hypothesis=hypothesis)
 
 
 def _paragraph(path: Path, docstring: str, name: str) -> str:

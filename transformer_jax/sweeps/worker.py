@@ -45,7 +45,7 @@ def read_task(path: Path) -> Task:
 
 
 def run_task(task: Task) -> int:
-    """Trains the runs of a task; the number of those that failed. A failed run leaves error.json and the others whole."""
+    """Trains the runs of a task; the number of those that failed, which leave error.json and the others whole."""
     if task.population:
         return _attempt(task, range(len(task.configs)), None)[0]
     failed, program = 0, None

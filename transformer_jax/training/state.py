@@ -16,7 +16,7 @@ INITIALISATION = 2**32 - 1  # folded into the seed's key where a step folds in i
 
 @flax.struct.dataclass
 class Lane:
-    """What tells one run of a compiled program from another: its seed, int32[], and values of traced fields, float32[]."""
+    """What tells runs of a compiled program apart: the seed, int32[], and values of traced fields, float32[]."""
 
     seed: jax.typing.ArrayLike
     numbers: Mapping[str, jax.typing.ArrayLike]
