@@ -7,6 +7,9 @@ parameters, a row of (nearly) the same number to compare with; "base" where the 
 from transformer_jax.config import Config
 
 SCALE = "model.attention.scale"
+WEIGHTS = "model.attention.weights"
+PROJECTIONS = "model.attention.projections"
+POSITIONS = "model.positions"
 OUTPUT_PROJECTION = "model.attention.output_projection"
 
 
@@ -66,6 +69,12 @@ def no_wo_matched(base: Config) -> dict:
     return {OUTPUT_PROJECTION: "none", "model.d_ff": model.d_ff + round(removed / (layers * (2 * model.d_model + 1)))}
 
 
+def wide_heads(base: Config) -> dict:
+    """Heads four times as wide: at a larger d_k the paper expects more of the scaling factor (Section 3.2.1)."""
+    d_k, d_v = base.model.head_widths
+    return {"model.d_k": 4 * d_k, "model.d_v": d_v}
+
+
 ROWS = {
     "base": {},
     # Table 3, row A: the number of heads at the same d_model, so at the same number of parameters.
@@ -78,21 +87,72 @@ ROWS = {
     "heads_4_fixed_d_k": fixed_d_k(4),
     "heads_16_fixed_d_k": fixed_d_k(16),
     "heads_32_fixed_d_k": fixed_d_k(32),
-    # The depth of the feed-forward network.
+    # The feed-forward network: its depth, its non-linearity, itself.
     "ffn_depth_1": {"model.ffn_depth": 1},
     "ffn_depth_1_partner": ffn_depth_1_partner,
     "ffn_depth_3": {"model.ffn_depth": 3},
     "ffn_depth_3_matched": matched_ffn_depth(3),
     "ffn_depth_4": {"model.ffn_depth": 4},
     "ffn_depth_4_matched": matched_ffn_depth(4),
+    "ffn_gelu": {"model.feed_forward": "gelu"},
+    "ffn_linear": {"model.feed_forward": "linear"},
+    "ffn_swiglu": {"model.feed_forward": "swiglu"},
+    "ffn_geglu": {"model.feed_forward": "geglu"},
+    "ffn_none": {"model.feed_forward": "none"},
     # The factor before the softmax.
     "scale_none": {SCALE: "none"},
     "scale_inv_d_k": {SCALE: "inv_d_k"},
     "scale_learned": {SCALE: "learned"},
+    "wide_heads": wide_heads,
+    "wide_heads_scale_none": lambda base: wide_heads(base) | {SCALE: "none"},
     # W_O.
     "no_wo": {OUTPUT_PROJECTION: "none"},
     "no_wo_partner": no_wo_partner,
     "no_wo_matched": no_wo_matched,
+    "no_wo_no_wv": {OUTPUT_PROJECTION: "none", PROJECTIONS: "no_value"},
+    # W_Q, W_K and W_V.
+    "no_wq": {PROJECTIONS: "no_query"},
+    "no_wk": {PROJECTIONS: "no_key"},
+    "no_wv": {PROJECTIONS: "no_value"},
+    "no_projections": {PROJECTIONS: "none"},
+    "shared_wq_wk": {PROJECTIONS: "shared_query_key"},
+    "shared_wk_wv": {PROJECTIONS: "shared_key_value"},
+    "shared_wq_wk_wv": {PROJECTIONS: "shared"},
+    "hidden_projections": {PROJECTIONS: "hidden"},
+    # How scores are computed, and how they become weights.
+    "score_bilinear": {"model.attention.score": "bilinear"},
+    "score_additive": {"model.attention.score": "additive"},
+    "score_cosine": {"model.attention.score": "cosine"},
+    "qk_rms_norm": {"model.attention.qk_norm": "rms_norm"},
+    "weights_sigmoid": {WEIGHTS: "sigmoid"},
+    "weights_sparsemax": {WEIGHTS: "sparsemax"},
+    "weights_off_by_one": {WEIGHTS: "softmax_off_by_one"},
+    "weights_uniform": {WEIGHTS: "uniform"},
+    "cross_weights_uniform": {"model.attention.cross.weights": "uniform"},
+    # Positions.
+    "positions_learned": {POSITIONS: "learned"},
+    "positions_none": {POSITIONS: "none"},
+    "positions_index": {POSITIONS: "index"},
+    "positions_log_index": {POSITIONS: "log_index"},
+    "positions_rotary": {POSITIONS: "rotary"},
+    "positions_t5": {POSITIONS: "t5"},
+    "positions_shaw": {POSITIONS: "shaw"},
+    "positions_alibi": {POSITIONS: "alibi"},
+    # Residual connections and normalisation.
+    "pre_norm": {"model.residual": "pre_norm"},
+    "no_residual": {"model.residual": "none"},
+    "rms_norm": {"model.norm": "rms_norm"},
+    "no_norm": {"model.norm": "none"},
+    # Embeddings.
+    "tied_decoder": {"model.embedding.tying": "decoder"},
+    "untied": {"model.embedding.tying": "none"},
+    "embedding_scale_one": {"model.embedding.scale": "one"},
+    # The mask of the decoder.
+    "unmasked": {"model.decoder_mask": "none"},
+    # What is evaluated.
+    "averaged": {"evaluate.checkpoint": "average:5"},
+    "best_checkpoint": {"evaluate.checkpoint": "best"},
+    "ema": {"optimizer.ema_decay": 0.99},
 }
 
 PARTNERS = {
@@ -101,6 +161,7 @@ PARTNERS = {
     "ffn_depth_4_matched": "base",
     "no_wo": "no_wo_partner",
     "no_wo_matched": "base",
+    "wide_heads_scale_none": "wide_heads",
 }
 
 NOTES = {

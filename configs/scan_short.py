@@ -23,6 +23,6 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
     config.train.steps = 1000
-    config.train.evaluate_every = 250
+    config.train.evaluate_every = 200
     config.decode.max_extra_length = 10
     return config

@@ -9,8 +9,8 @@ On a machine without TensorFlow, copy the prepared directory there and name it:
 
     --config.data.source=tfds --config.data.directory=DIRECTORY/wmt14_translate/de-en/1.0.0
 
-Expected: 27.3 BLEU (Table 2: newstest2014, tokenised, compounds split, average of 5 checkpoints). This config has not been
-run: not measured.
+Expected: 27.3 BLEU (Table 2: newstest2014, tokenised, compounds split, average of 5 checkpoints). Not measured: this
+config has not been run.
 """
 
 from configs.rows import ROWS

@@ -4,14 +4,15 @@
 
 Question: What if the feed-forward network had one, three or four layers?
 
-Hypothesis: One linear layer is worse than two, also at equal size; a third and a fourth layer pay for their
-parameters only, not at equal size.
+Hypothesis: One linear layer is worse than two, also at equal size; a third and a fourth pay for their parameters
+only.
 
 Answer: not measured yet.
 """
 
 from configs.rows import PARTNERS, ROWS
-from transformer_jax.sweeps.experiment import Experiment, Scale, select
+from experiments.scales import SCALES
+from transformer_jax.sweeps.experiment import Experiment, select
 
 EXPERIMENT = Experiment(
     rows=select(
@@ -27,13 +28,5 @@ EXPERIMENT = Experiment(
         ],
     ),
     partners=PARTNERS,
-    scales={
-        "smoke": Scale(
-            "configs/scan_short.py",
-            seeds=2,
-            overrides={"train.steps": 40, "train.evaluate_every": 20, "optimizer.warmup_steps": 10},
-        ),
-        "small": Scale("configs/scan_short.py", seeds=5),
-        "full": Scale("configs/scan.py", seeds=5),
-    },
+    scales=SCALES,
 )

@@ -11,7 +11,8 @@ Answer: not measured yet.
 """
 
 from configs.rows import NOTES, ROWS
-from transformer_jax.sweeps.experiment import Experiment, Scale, select
+from experiments.scales import SCALES
+from transformer_jax.sweeps.experiment import Experiment, select
 
 EXPERIMENT = Experiment(
     rows=select(
@@ -26,16 +27,9 @@ EXPERIMENT = Experiment(
             "heads_1_fixed_d_k",
             "heads_4_fixed_d_k",
             "heads_16_fixed_d_k",
+            "heads_32_fixed_d_k",
         ],
     ),
     notes=NOTES,
-    scales={
-        "smoke": Scale(
-            "configs/scan_short.py",
-            seeds=2,
-            overrides={"train.steps": 40, "train.evaluate_every": 20, "optimizer.warmup_steps": 10},
-        ),
-        "small": Scale("configs/scan_short.py", seeds=5),
-        "full": Scale("configs/scan.py", seeds=5),
-    },
+    scales=SCALES,
 )

@@ -11,17 +11,10 @@ Answer: not measured yet.
 """
 
 from configs.rows import ROWS
+from experiments.scales import SCALES
 from transformer_jax.sweeps.experiment import Experiment, Scale, select
 
 EXPERIMENT = Experiment(
     rows=select(ROWS, ["base", "heads_1", "ffn_depth_1", "scale_none", "no_wo"]),
-    scales={
-        "smoke": Scale(
-            "configs/scan_short.py",
-            seeds=2,
-            overrides={"train.steps": 40, "train.evaluate_every": 20, "optimizer.warmup_steps": 10},
-        ),
-        "small": Scale("configs/scan_short.py", seeds=3),
-        "full": Scale("configs/scan.py", seeds=5),
-    },
+    scales=SCALES | {"small": Scale("configs/scan_short.py", seeds=3)},
 )

@@ -18,7 +18,7 @@ from transformer_jax.loading import load_config, parse_override, split_specs
 from transformer_jax.run import Interruption, describe_metrics, train
 from transformer_jax.run_directory import one_line
 from transformer_jax.saved_run import evaluate_run, score_files, translate, watch_run
-from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
+from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config
 from transformer_jax.sweeps.report import write_report
 from transformer_jax.sweeps.runner import run_sweep
 
@@ -179,7 +179,7 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
     experiment = load_experiment(options.experiment)
     scale = choose_scale(experiment, options.scale)
     if options.config is not None:
-        scale = dataclasses.replace(scale, config=options.config, overrides={})
+        scale = on_config(scale, options.config)
     if options.seeds is not None:
         if options.seeds < 1:
             raise UserError(f"--seeds={options.seeds}: there must be at least one.")

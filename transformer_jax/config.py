@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +24,15 @@ from transformer_jax.registry import did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """What is known of a field beside its type and default."""
+    """What is known of a field beside its type and default.
+
+    `read_if` is asked of the Config; of a slot of attention, of the AttentionSlots of a place.
+    """
 
     doc: str
     low: float | None = None
     high: float | None = None
-    read_if: Callable[["Config"], bool] | None = None
+    read_if: Callable[[Any], bool] | None = None
     traced: bool = False
 
 
@@ -38,7 +42,7 @@ def knob(
     *,
     low: float | None = None,
     high: float | None = None,
-    read_if: Callable[["Config"], bool] | None = None,
+    read_if: Callable[[Any], bool] | None = None,
     traced: bool = False,
 ) -> Any:
     """A dataclass field. `traced`: may be an axis of a population. `read_if`: false where it changes nothing."""
@@ -55,29 +59,25 @@ class AttentionSlots:
         0.125,
         "the factor itself, at scale 'constant'",
         traced=True,
-        read_if=lambda c: _any_place(c, scale="constant"),
+        read_if=lambda a: a.scale == "constant" and a.weights != "uniform",
     )
     weights: str = knob("softmax", "from scores to weights (Eq. 1; slot WEIGHTS)")
     projections: str = knob("linear", "W_Q, W_K and W_V (Section 3.2.2; slot PROJECTIONS)")
     output_projection: Literal["linear", "none"] = knob("linear", "W_O (Section 3.2.2); without: H * d_v = d_model")
     qk_norm: Literal["none", "rms_norm", "layer_norm"] = knob("none", "normalisation of queries and keys, per head")
-    use_bias: bool = knob(False, "biases in the four projections", read_if=lambda c: _has_projection(c))
+    use_bias: bool = knob(
+        False,
+        "biases in the four projections",
+        read_if=lambda a: a.output_projection == "linear" or a.projections != "none",
+    )
     dropout_rate: float = knob(
         0.0, "dropout on the attention weights (the paper has none)", low=0, high=0.99, traced=True
     )
 
 
-def _any_place(config: "Config", **values: str) -> bool:
-    return any(
-        getattr(attention_at(config.model, place), name) == value
-        for place in ATTENTION_PLACES
-        for name, value in values.items()
-    )
-
-
-def _has_projection(config: "Config") -> bool:
-    places = [attention_at(config.model, place) for place in ATTENTION_PLACES]
-    return any(a.output_projection == "linear" or a.projections != "none" for a in places)
+def _inherited(field: dataclasses.Field) -> Knob:
+    doc = f"unset: model.attention.{field.name}"
+    return dataclasses.replace(field.metadata["knob"], doc=doc, traced=False)  # None is no number
 
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ else:
             (
                 f.name,
                 f.type | None,
-                dataclasses.field(default=None, metadata={"knob": Knob(f"unset: model.attention.{f.name}")}),
+                dataclasses.field(default=None, metadata={"knob": _inherited(f)}),
             )
             for f in dataclasses.fields(AttentionSlots)
         ],
@@ -230,8 +230,12 @@ class OptimizerConfig:
         low=0,
         read_if=lambda c: not c.optimizer.schedule.startswith("constant"),
     )
-    beta_1: float = knob(0.9, "decay of the first moment", low=0, high=1, read_if=lambda c: c.optimizer.name != "sgd")
-    beta_2: float = knob(0.98, "decay of the second moment", low=0, high=1, read_if=lambda c: c.optimizer.name != "sgd")
+    beta_1: float = knob(
+        0.9, "decay of the first moment", low=0, high=0.99999, read_if=lambda c: c.optimizer.name != "sgd"
+    )
+    beta_2: float = knob(
+        0.98, "decay of the second moment", low=0, high=0.99999, read_if=lambda c: c.optimizer.name != "sgd"
+    )
     epsilon: float = knob(1e-9, "in the denominator", low=0, read_if=lambda c: c.optimizer.name in ("adam", "adamw"))
     weight_decay: float = knob(
         0.0,
@@ -360,8 +364,8 @@ def check_value(field: Field, value: Any) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise UserError(f"{where} must be of type {expected.__name__}, but is {type(value).__name__}.")
     low, high = field.knob.low, field.knob.high
-    if isinstance(value, float) and value != value:
-        raise UserError(f"{where} is not a number.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} is not a finite number.")
     if (low is not None and value < low) or (high is not None and value > high):
         raise UserError(f"{where} is out of range: it must be {_range(low, high)}.")
     return value
@@ -473,7 +477,19 @@ def config_hash(config: Config) -> str:
 
 def not_read(config: Config) -> list[str]:
     """Paths of the fields that this config does not read: changing them changes nothing."""
-    return [f.path for f in FIELDS.values() if f.knob.read_if is not None and not f.knob.read_if(config)]
+    return [path for path, field in FIELDS.items() if not is_read(field, config)]
+
+
+def is_read(field: Field, config: Config) -> bool:
+    """Whether a change of `field` in this config can change anything."""
+    ask = field.knob.read_if or (lambda _: True)
+    *room, place, name = field.path.split(".")
+    if room == ["model"] and place == "attention":
+        overrides = {p: getattr(getattr(config.model.attention, p), name) for p in ATTENTION_PLACES}
+        return any(ask(attention_at(config.model, p)) for p, own in overrides.items() if own is None)
+    if room == ["model", "attention"]:
+        return ask(attention_at(config.model, place))
+    return ask(config)
 
 
 def attention_at(model: ModelConfig, place: str) -> AttentionSlots:

@@ -19,6 +19,7 @@ from transformer_jax.evaluation import decode, evaluator
 from transformer_jax.evaluation.evaluator import Evaluator
 from transformer_jax.models import build
 from transformer_jax.parallel.layout import make_layout
+from transformer_jax.run_directory import DATA, TOKENIZER
 from transformer_jax.training import optimizer
 from transformer_jax.training.state import Lane, TrainState, init_state
 from transformer_jax.training.step import build_step
@@ -111,6 +112,6 @@ def count_parameters(config: Config) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state_template(config).params))
 
 
-def load_tokenizers(directory: Path) -> TokenizerPair | None:
+def load_tokenizers(workdir: Path) -> TokenizerPair | None:
     """Those saved with a run, None if it has not got that far."""
-    return TokenizerPair.load(directory) if directory.is_dir() and any(directory.iterdir()) else None
+    return TokenizerPair.load(workdir / TOKENIZER) if (workdir / DATA).is_file() else None

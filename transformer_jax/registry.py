@@ -42,15 +42,18 @@ def resolve(table: Mapping[str, Callable[..., Any]], spec: str, field: str) -> f
 
 
 def parse_spec(spec: str, field: str) -> tuple[str, dict[str, Any]]:
-    """Splits ``"name(a=1)"`` into ``("name", {"a": 1})``; UserError if it is of another form."""
+    """Splits ``"name(a=1)"`` into ``("name", {"a": 1})``; UserError if it is of another form.
+
+    ``"name()"`` is refused: a choice without arguments has one spelling, so that it can be compared.
+    """
     form = f'{field}: {spec!r} is not of the form "name" or "name(keyword=value)"'
     try:
-        node = ast.parse(spec.strip(), mode="eval").body
+        node = ast.parse(spec, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise UserError(f"{form}.") from error
-    if isinstance(node, ast.Name):
+    if isinstance(node, ast.Name) and node.id == spec:
         return node.id, {}
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and (node.args or node.keywords)):
         raise UserError(f"{form}.")
     if node.args or any(k.arg is None for k in node.keywords):
         raise UserError(f"{form}: arguments are given by keyword.")
@@ -80,6 +83,6 @@ def _check_type(parameter: inspect.Parameter, value: Any, where: str) -> None:
 
 
 def did_you_mean(name: str, known: Any) -> str:
-    """``", did you mean 'x'?"`` for the nearest of `known`, or nothing."""
+    """``" (did you mean 'x'?)"`` for the nearest of `known`, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -32,6 +32,7 @@ from transformer_jax.program import (
 )
 from transformer_jax.run_directory import (
     CHECKPOINTS,
+    DATA,
     PREDICTIONS,
     RESULT,
     TENSORBOARD,
@@ -90,7 +91,7 @@ def train_group(
     lanes = len(configs) if population else None
     with contextlib.ExitStack() as stack:
         if program is None:
-            program = Program(configs[0], lanes, load_tokenizers(workdirs[0] / TOKENIZER))
+            program = Program(configs[0], lanes, load_tokenizers(workdirs[0]))
         sized = [with_vocabulary(config, program.dataset.tokenizers) for config in configs]
         for workdir in workdirs:
             stack.enter_context(locked(workdir))
@@ -113,7 +114,7 @@ def _finished(config: Config, workdir: Path, say: Say) -> Result:
 
 
 def _tokenizers(workdir: Path) -> Any:
-    tokenizers = load_tokenizers(workdir / TOKENIZER)
+    tokenizers = load_tokenizers(workdir)
     if tokenizers is None:
         raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
     return tokenizers
@@ -142,7 +143,7 @@ class _Run:
         self.last_step = 0
 
     def _check_data(self, program: Program) -> None:
-        path = self.workdir / "data.json"
+        path = self.workdir / DATA
         summary = {**program.dataset.summary(), "plan": program.plan.summary()}
         if path.is_file() and read_json(path).get("fingerprint") != summary["fingerprint"]:
             raise UserError(
@@ -254,9 +255,9 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
             break
         state, sums = program.step(state, program.batch(step - 1, seeds), lane)
         pending.append((step, sums))
-        last = step == train.steps or bool(stop)
+        stopping = bool(stop)  # asked once: a signal that comes later stops the next step
         evaluate = step % train.evaluate_every == 0 or step == train.steps
-        save = evaluate or last or (train.checkpoint_every is not None and step % train.checkpoint_every == 0)
+        save = evaluate or stopping or (train.checkpoint_every is not None and step % train.checkpoint_every == 0)
         log = step % train.log_every == 0 or step == train.steps
         if log or save:
             _collect(program, runs, pending)
@@ -269,7 +270,7 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
             _save(program, runs, step, state)
         if evaluate or save:
             clock.skip()
-        if stop:
+        if stopping:
             _wait(runs)
             raise Interruption(step)
     if not save:

@@ -13,6 +13,7 @@ from transformer_jax.config import Config, flatten, freeze, to_dict
 from transformer_jax.errors import UserError
 
 CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
+DATA = "data.json"  # sizes and fingerprint of the corpus; written when the tokenizers are complete
 CHECKPOINTS, PREDICTIONS, TOKENIZER, TENSORBOARD = "checkpoints", "predictions", "tokenizer", "tensorboard"
 
 

@@ -12,7 +12,7 @@ from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import parse_checkpoint, text_metrics
 from transformer_jax.program import Program, load_tokenizers, state_template
-from transformer_jax.run_directory import CHECKPOINTS, PREDICTIONS, RESULT, TOKENIZER, read_config, write_lines
+from transformer_jax.run_directory import CHECKPOINTS, PREDICTIONS, RESULT, read_config, write_lines
 
 
 def load_params(workdir: Path, choice: str) -> Any:
@@ -53,7 +53,7 @@ def open_run(workdir: Path, overrides: Mapping[str, Any] | None = None) -> Progr
       UserError: it is no run directory, or not complete.
     """
     config = with_values(read_config(workdir), overrides or {})
-    tokenizers = load_tokenizers(workdir / TOKENIZER)
+    tokenizers = load_tokenizers(workdir)
     if tokenizers is None:
         raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
     return Program(config, tokenizers=tokenizers)

@@ -13,7 +13,7 @@ from transformer_jax.models.attention import MultiHeadAttention
 from transformer_jax.models.embedding import Embedding, NoOutputBias, OutputBias
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.masks import DECODER_MASKS
-from transformer_jax.models.positions import POSITIONS, NoPositions
+from transformer_jax.models.positions import POSITIONS, Learned, NoPositions, T5Bias
 from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
 from transformer_jax.models.regularisation import Dropout
 from transformer_jax.models.residual import NORMS, RESIDUALS, AddNorm, left_out
@@ -130,17 +130,34 @@ def check(config: Config) -> None:
     model = config.model
     for place in ATTENTION_PLACES:
         _check_attention(model, place)
-    resolve(POSITIONS, model.positions, "model.positions")
+    _check_positions(config)
     resolve(FEED_FORWARDS, model.feed_forward, "model.feed_forward")
-    name = parse_spec(model.feed_forward, "model.feed_forward")[0]
-    if name in ("swiglu", "geglu") and model.ffn_depth != 2:
-        raise UserError(f"model.ffn_depth = {model.ffn_depth}: the gated feed-forward {name!r} has depth 2.")
-    if name in ("gelu", "linear", "relu") and model.feed_forward != name:
-        raise UserError(f"model.feed_forward = {model.feed_forward!r}: {name!r} takes no arguments.")
+    if model.feed_forward in ("swiglu", "geglu") and model.ffn_depth != 2:
+        raise UserError(
+            f"model.ffn_depth = {model.ffn_depth}: the gated feed-forward {model.feed_forward!r} has depth 2."
+        )
+    if model.feed_forward == "gelu" and model.ffn_depth == 1:
+        raise UserError("model.feed_forward = 'gelu' changes nothing at model.ffn_depth = 1, one linear layer.")
     if model.embedding.tying == "three_way" and not config.data.joint_vocabulary:
         raise UserError(
             "model.embedding.tying = 'three_way' shares one table between both languages, but data.joint_vocabulary is "
             "false: choose 'decoder' or 'none', or a joint vocabulary."
+        )
+
+
+def _check_positions(config: Config) -> None:
+    field, spec = "model.positions", config.model.positions
+    scheme = resolve(POSITIONS, spec, field)()
+    for option, value in parse_spec(spec, field)[1].items():
+        if value <= 0:
+            raise UserError(f"{field} = {spec!r}: {option} must be above 0.")
+    if isinstance(scheme, T5Bias) and not 1 <= scheme.buckets // 4 < scheme.max_distance:
+        raise UserError(f"{field} = {spec!r}: needs at least 4 buckets, and a max_distance above buckets / 4.")
+    longest = config.data.max_length + config.decode.max_extra_length
+    if isinstance(scheme, Learned) and scheme.max_length < longest:
+        raise UserError(
+            f"{field} = {spec!r} has vectors for {scheme.max_length} positions, but data.max_length + "
+            f"decode.max_extra_length = {longest}: write learned(max_length={longest})."
         )
 
 

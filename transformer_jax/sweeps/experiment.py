@@ -12,11 +12,19 @@ from transformer_jax.loading import base_values, load_module, row_overrides
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large an experiment is: a config file beside `experiments/`, what is changed in it, and how many seeds."""
+    """How large an experiment is: a config file beside `experiments/`, what is changed in it, and how many seeds.
+
+    Attributes:
+      metric: "split/name" in result.json: what the rows are judged by.
+      percent: the metric is a fraction, shown times 100.
+    """
 
     config: str
     seeds: int
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metric: str = "test/exact_match"
+    higher_is_better: bool = True
+    percent: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +36,6 @@ class Experiment:
       partners: row -> row of the same number of parameters.
       notes: row -> what a reader must know of it.
       paper: row -> the paper's "ppl", "bleu" and "parameters_millions", where it has any.
-      metric: "split/name" in result.json.
-      percent: the metric is a fraction, shown times 100.
       scales: "smoke", "small", "full".
     """
 
@@ -37,9 +43,6 @@ class Experiment:
     scales: Mapping[str, Scale]
     question: str = ""
     hypothesis: str = ""
-    metric: str = "test/exact_match"
-    higher_is_better: bool = True
-    percent: bool = True
     curve: str = "valid/nll"
     base: str = "base"
     partners: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -77,6 +80,15 @@ def choose_scale(experiment: Experiment, name: str) -> Scale:
     if name not in experiment.scales:
         raise UserError(f"--scale={name}: this experiment has {', '.join(experiment.scales)}.")
     return experiment.scales[name]
+
+
+def on_config(scale: Scale, config: str) -> Scale:
+    """The scale on another config file, without its changes, judged by the first of that config's metrics."""
+    path = Path(config)
+    metric = freeze(base_values(load_module(path, "get_config"), path)).evaluate.metrics[0]
+    return dataclasses.replace(
+        scale, config=config, overrides={}, metric=f"test/{metric}", percent=metric == "exact_match"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,9 +92,9 @@ def describe_sweep(
         "base": experiment.base,
         "rows": rows,
         "seeds": list(range(scale.seeds)),
-        "metric": experiment.metric,
-        "higher_is_better": experiment.higher_is_better,
-        "percent": experiment.percent,
+        "metric": scale.metric,
+        "higher_is_better": scale.higher_is_better,
+        "percent": scale.percent,
         "curve": experiment.curve,
         "commit": commit(),
     }

@@ -14,7 +14,7 @@ from transformer_jax.config import Config, freeze, to_dict
 from transformer_jax.errors import UserError
 from transformer_jax.program import Program, load_tokenizers
 from transformer_jax.run import Interruption, train_group
-from transformer_jax.run_directory import ERROR, TOKENIZER, read_json, write_json
+from transformer_jax.run_directory import ERROR, read_json, write_json
 
 STOPPED = 75
 """Exit status of a run that was asked to stop and saved its state (EX_TEMPFAIL)."""
@@ -66,7 +66,7 @@ def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> tup
     try:
         if program is None:
             lanes = len(configs) if task.population else None
-            program = Program(configs[0], lanes, load_tokenizers(workdirs[0] / TOKENIZER))
+            program = Program(configs[0], lanes, load_tokenizers(workdirs[0]))
         train_group(configs, workdirs, program=program, population=task.population, say=say)
     except Interruption:
         raise
