@@ -15,12 +15,13 @@ from transformer_jax.config import ConfigDict, default_config
 
 ROWS = rows.ROWS | {
     "cpu_hour": {
+        "data.tokenizer": "sentencepiece(vocab_size=4000)",
         "data.tokens_per_batch": 2048,
-        "model.dropout_rate": 0.15,
+        "model.dropout_rate": 0.1,
         "optimizer.schedule": "cosine",
-        "optimizer.learning_rate": 3e-3,
-        "optimizer.warmup_steps": 300,
-        "train.steps": 3000,
+        "optimizer.learning_rate": 2.5e-3,
+        "optimizer.warmup_steps": 400,
+        "train.steps": 5000,
         "train.evaluate_every": 500,
         "train.patience": None,
         "train.log_every": 50,
