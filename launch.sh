@@ -24,7 +24,7 @@ find_python() {
 accelerator() {
     if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
         if nvidia-smi | grep -q 'CUDA Version: 12'; then echo cuda12; else echo cuda13; fi
-    elif [ -e /dev/accel0 ] || [ -e /dev/vfio/0 ] && [ -n "${TPU_NAME:-}${TPU_WORKER_ID:-}" ]; then
+    elif [ -n "${TPU_NAME:-}${TPU_WORKER_ID:-}" ]; then
         echo tpu
     fi
 }

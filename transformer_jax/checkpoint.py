@@ -10,8 +10,9 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,30 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from transformer_jax.config import TrainConfig
 from transformer_jax.errors import UserError
 
 SCHEMA = 1
 MANIFEST, PROGRESS, STATE = "manifest.json", "progress.json", "state"
+UNFINISHED, DAMAGED = "unfinished-", "damaged-"  # before the step, in the names of directories that are no checkpoints
 Tree = Any
 
 
-class Checkpoints:
-    """The checkpoints of a run directory: the last `keep_last`, and the best."""
+def is_scheduled(train: TrainConfig, step: int) -> bool:
+    """Whether every run saves at `step`: at evaluations, each `checkpoint_every`, at the end.
 
-    def __init__(self, directory: Path, keep_last: int = 1, warn: Callable[[str], None] = print):
+    Other checkpoints are of runs that were stopped. They are not counted where checkpoints are kept or averaged, so
+    that a stop changes nothing.
+    """
+    every = (train.evaluate_every, train.checkpoint_every)
+    return step == train.steps or any(n is not None and step % n == 0 for n in every)
+
+
+class Checkpoints:
+    """The checkpoints of a run directory."""
+
+    def __init__(self, directory: Path, warn: Callable[[str], None] = print):
         self._directory = directory.absolute()
-        self._keep_last = keep_last
         self._warn = warn
         self._worker = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future[None] | None = None
@@ -40,7 +52,7 @@ class Checkpoints:
         """Steps of the finished checkpoints, ascending."""
         if not self._directory.is_dir():
             return []
-        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal())
+        return sorted(int(path.name) for path in self._directory.iterdir() if re.fullmatch("[0-9]{8,}", path.name))
 
     def save(self, step: int, state: Tree, progress: dict[str, Any]) -> None:
         """Starts to write the state, which must be on the host; waits for the save before it.
@@ -65,7 +77,7 @@ class Checkpoints:
 
     def _write(self, step: int, state: Tree, progress: dict[str, Any]) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        unfinished = self._directory / f"unfinished-{step}"
+        unfinished = self._directory / f"{UNFINISHED}{step}"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         try:
@@ -76,15 +88,21 @@ class Checkpoints:
             _flush(unfinished)
             shutil.rmtree(self._path(step), ignore_errors=True)
             unfinished.rename(self._path(step))
+            _sync(self._directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def prune(self, best_step: int | None) -> None:
-        """Deletes all but the last `keep_last` and the best."""
-        kept = {*self.steps()[-self._keep_last :], best_step}
-        for step in self.steps():
-            if step not in kept:
-                shutil.rmtree(self._path(step))
+    def delete(self, steps: Iterable[int]) -> None:
+        """Deletes the checkpoints at those steps."""
+        for step in steps:
+            shutil.rmtree(self._path(step), ignore_errors=True)
+
+    def cut_back(self, step: int) -> None:
+        """Deletes what lies after `step`, where a run goes on, and what a killed process left unfinished."""
+        self.delete([later for later in self.steps() if later > step])
+        if self._directory.is_dir():
+            for path in self._directory.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, template: Tree, step: int) -> tuple[Tree, dict[str, Any]]:
         """State (NumPy arrays of the template's shapes and dtypes) and progress of the checkpoint at `step`.
@@ -96,16 +114,26 @@ class Checkpoints:
             raise UserError(f"{self._directory}: no checkpoint at step {step}. There are: {self.steps() or 'none'}.")
         path = self._path(step)
         if damage := find_damage(path):
-            raise UserError(f"{path}: the checkpoint is damaged ({damage}).")
-        progress = json.loads((path / PROGRESS).read_text())
-        if progress["schema"] != SCHEMA:
             raise UserError(
-                f"{path}: checkpoint of schema {progress['schema']}, but this program reads schema {SCHEMA}."
+                f"{path}: the checkpoint is damaged ({damage}). Name another step, or train on: that sets it aside."
             )
+        progress = self.progress(step)
         return _read_state(path / STATE, template), progress
 
+    def progress(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state; UserError if it cannot be read or is of another schema."""
+        path = self._path(step) / PROGRESS
+        try:
+            progress = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path}: cannot be read ({type(error).__name__}): the checkpoint is damaged.") from error
+        schema = progress.get("schema") if isinstance(progress, dict) else None
+        if schema != SCHEMA:
+            raise UserError(f"{path}: checkpoint of schema {schema}, but this program reads schema {SCHEMA}.")
+        return progress
+
     def newest_good(self, at_most: int | None = None) -> int | None:
-        """Step of the newest undamaged checkpoint; damaged ones are named and set aside. None if there is none at all.
+        """Step of the newest undamaged checkpoint; damaged ones are named and set aside. None if there never was one.
 
         Raises:
           UserError: every checkpoint is damaged: the run is never silently started anew.
@@ -115,11 +143,11 @@ class Checkpoints:
             damage = find_damage(self._path(step))
             if damage is None:
                 return step
-            aside = self._directory / f"damaged-{step}"
+            aside = self._directory / f"{DAMAGED}{step}"
             shutil.rmtree(aside, ignore_errors=True)
             self._path(step).rename(aside)
             self._warn(f"Checkpoint {step} is damaged ({damage}); it was set aside as {aside}.")
-        if steps:
+        if self._directory.is_dir() and any(self._directory.glob(f"{DAMAGED}*")):
             raise UserError(f"{self._directory}: every checkpoint is damaged. Delete the run directory to start anew.")
         return None
 
@@ -152,34 +180,45 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    return {
-        str(file.relative_to(path)): hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-        for file in _files(path)
-    }
+    return {str(file.relative_to(path)): _hash(file) for file in _files(path)}
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _flush(path: Path) -> None:
     """Asks the disk to hold the files before the rename says that they are complete."""
-    for file in [*_files(path), path / MANIFEST, path]:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for entry in [*sorted(path.rglob("*")), path]:
+        _sync(entry)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def find_damage(path: Path) -> str | None:
     """What differs from the checkpoint's manifest, or None."""
     try:
         expected = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        expected = None
+    if not isinstance(expected, dict):
         return f"{MANIFEST} is missing or unreadable"
-    found = _hashes(path)
+    try:
+        found = _hashes(path)
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
     for name in sorted({*expected, *found}):
         if name not in found:
             return f"{name} is missing"
         if found[name] != expected.get(name):
-            return f"{name} has changed"
+            return f"{name} has changed" if name in expected else f"{name} does not belong to it"
     return None
 
 

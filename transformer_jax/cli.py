@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,16 +21,17 @@ from transformer_jax.run_directory import one_line
 from transformer_jax.saved_run import evaluate_run, score_files, translate, watch_run
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config
 from transformer_jax.sweeps.report import write_report
-from transformer_jax.sweeps.runner import run_sweep
+from transformer_jax.sweeps.runner import run_sweep, sweep_status
 
-REFUSED, STOPPED = 2, 75
+REFUSED, STOPPED, ABORTED = 2, 75, 130
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ["sweep", str(ROOT / "experiments" / "quickstart.py"), "--workdir=runs/quickstart"]
 Overrides = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 if runs failed, 2 if refused with a sentence, 75 if stopped and saved."""
+    """Exit status: 0; 1 if runs failed or diverged; 2 if refused with a sentence, or the disk fails; 75 if stopped and
+    saved; 130 if stopped at once."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or QUICKSTART
     try:
         options, overrides = _parse(arguments)
@@ -39,17 +41,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"transformer_jax: {error}", file=sys.stderr)
         return REFUSED
     except Interruption as stopped:
-        print(f"\n{stopped}. The same command goes on: {' '.join(['./launch.sh', *arguments])}", file=sys.stderr)
+        print(f"\n{stopped}. The same command goes on: {shlex.join(['./launch.sh', *arguments])}", file=sys.stderr)
         return STOPPED
+    except KeyboardInterrupt:
+        print(
+            "\nstopped at once. What was saved before is intact; the same command goes on from there.", file=sys.stderr
+        )
+        return ABORTED
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a disk that is full, a directory that may not be written
+        print(f"transformer_jax: {error.filename or 'input or output'}: {error.strerror or error}.", file=sys.stderr)
+        return REFUSED
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Overrides]:
     """Options of the command, and the `--config.a.b=value` among the arguments."""
     ours = [argument for argument in arguments if argument.startswith("--config.")]
     options = _parser().parse_args([argument for argument in arguments if argument not in ours])
+    if ours and not options.takes_config:
+        raise UserError(f"{ours[0]}: this command reads no config.")
     return options, dict(parse_override(argument) for argument in ours)
 
 
@@ -61,14 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, call: Callable[..., int], summary: str, example: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, call: Callable[..., int], summary: str, example: str, takes_config: bool = True
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=summary,
             description=f"{summary}\n\nExample:\n  ./launch.sh {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(command=call)
+        command.set_defaults(command=call, takes_config=takes_config)
         command.add_argument("--json", action="store_true", help="print the result as one JSON object")
         return command
 
@@ -79,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
     command.add_argument("--workdir", type=Path, required=True, help="the run directory")
+    command.add_argument(
+        "--allow-config-change", metavar="FIELD,...", default="", help="fields that may differ from the run's config"
+    )
 
     command = add(
         "evaluate", _evaluate, "Score a run on a split of its corpus, or on files.",
@@ -101,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add(
         "score", _score, "Score given translations.",
-        "score --hypotheses=output.txt --references=reference.txt --metrics=bleu,chrf",
+        "score --hypotheses=output.txt --references=reference.txt --metrics=bleu,chrf", takes_config=False,
     )  # fmt: skip
     command.add_argument("--hypotheses", type=Path, required=True, help="translations, one a line")
     command.add_argument("--references", type=Path, required=True, help="what they should be, one a line")
@@ -118,8 +135,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, help="how many seeds, 0, 1, ...")
     command.add_argument("--workers", type=int, help="processes at a time")
     command.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
+    command.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="end a run that takes longer; it has failed"
+    )
+    command.add_argument("--status", action="store_true", help="only show how far each run is")
 
-    command = add("report", _report, "Write the report of a sweep or of a run from its directory.", "report runs/heads")
+    command = add(
+        "report", _report, "Write the report of a sweep or of a run from its directory.",
+        "report runs/heads", takes_config=False,
+    )  # fmt: skip
     command.add_argument("directory", type=Path)
 
     command = add(
@@ -128,18 +152,25 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
 
-    add("doctor", _doctor, "Devices, versions and corpora, and how to get what is missing.", "doctor")
+    add(
+        "doctor", _doctor, "Devices, versions and corpora, and how to get what is missing.",
+        "doctor", takes_config=False,
+    )  # fmt: skip
     return parser
 
 
 def _train(options: argparse.Namespace, overrides: Overrides) -> int:
-    result = train(load_config(options.config, overrides), options.workdir, say=_say(options))
+    config = load_config(options.config, overrides)
+    allowed = [name.strip() for name in options.allow_config_change.split(",") if name.strip()]
+    result = train(config, options.workdir, allow_config_change=allowed, say=_say(options))
     _print(options, result, [f"{options.workdir}: {result['status']} after {result['steps']} steps"])
-    return 0
+    return 1 if result["status"] == "diverged" else 0
 
 
 def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
     how = {"split": options.split, "source": options.source, "reference": options.reference, "overrides": overrides}
+    if options.watch and options.checkpoint is not None:
+        raise UserError("--watch scores every checkpoint: leave --checkpoint out.")
     if options.watch:
         for result in watch_run(options.workdir, **how):
             _print_scores(options, result)
@@ -176,6 +207,8 @@ def _score(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
+    if options.status:
+        return _status(options)
     experiment = load_experiment(options.experiment)
     scale = choose_scale(experiment, options.scale)
     if options.config is not None:
@@ -193,10 +226,18 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
         options.workdir,
         workers=options.workers,
         retry_failed=options.retry_failed,
+        time_limit=options.time_limit,
         say=_say(options),
     )
     _print(options, report.as_dict(), [report.summary, f"Report: {report.files['html']}"])
     return 1 if any(run.status == "failed" for run in report.analysis.sweep.runs) else 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    runs = sweep_status(options.workdir)
+    lines = [f"{run['status']:>10}  {run['row']} seed {run['seed']}  {run['message']}".rstrip() for run in runs]
+    _print(options, {"runs": runs}, lines)
+    return 0
 
 
 def _report(options: argparse.Namespace, overrides: Overrides) -> int:
@@ -231,7 +272,8 @@ def _say(options: argparse.Namespace) -> Callable[[str], None]:
 
 
 def _print(options: argparse.Namespace, result: dict[str, Any], lines: Sequence[str]) -> None:
-    print(json.dumps(result) if options.json else "\n".join(lines))
+    for line in [json.dumps(result)] if options.json else lines:
+        print(line)
 
 
 if __name__ == "__main__":

@@ -360,7 +360,7 @@ def check_value(field: Field, value: Any) -> Any:
             raise UserError(f"{where} must be a list of names.")
         return tuple(value)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise UserError(f"{where} must be of type {expected.__name__}, but is {type(value).__name__}.")
     low, high = field.knob.low, field.knob.high
@@ -483,12 +483,12 @@ def not_read(config: Config) -> list[str]:
 def is_read(field: Field, config: Config) -> bool:
     """Whether a change of `field` in this config can change anything."""
     ask = field.knob.read_if or (lambda _: True)
-    *room, place, name = field.path.split(".")
-    if room == ["model"] and place == "attention":
-        overrides = {p: getattr(getattr(config.model.attention, p), name) for p in ATTENTION_PLACES}
-        return any(ask(attention_at(config.model, p)) for p, own in overrides.items() if own is None)
-    if room == ["model", "attention"]:
-        return ask(attention_at(config.model, place))
+    parent, _, name = field.path.rpartition(".")
+    if parent == "model.attention":
+        heirs = [p for p in ATTENTION_PLACES if getattr(getattr(config.model.attention, p), name) is None]
+        return any(ask(attention_at(config.model, p)) for p in heirs)
+    if parent.startswith("model.attention."):
+        return ask(attention_at(config.model, parent.removeprefix("model.attention.")))
     return ask(config)
 
 

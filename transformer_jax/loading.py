@@ -31,9 +31,11 @@ def load_config(spec: str, overrides: Overrides | None = None) -> Config:
     module = load_module(Path(path), "get_config")
     base = {**base_values(module, Path(path)), **(overrides or {})}
     rows = getattr(module, "ROWS", {})
+    if not isinstance(rows, Mapping):
+        raise UserError(f"{path}: ROWS is {type(rows).__name__}, not a dict of rows.")
     if row and row not in rows:
         raise UserError(f"{path} has no row {row!r}{did_you_mean(row, rows)}. Rows: {', '.join(rows) or 'none'}.")
-    changes = row_overrides(rows[row], freeze(base)) if row else {}
+    changes = row_overrides(row, rows[row], freeze(base)) if row else {}
     return freeze({**base, **changes, **(overrides or {})})
 
 
@@ -45,16 +47,32 @@ def base_values(module: types.ModuleType, path: Path) -> dict[str, Any]:
     """
     try:
         config = module.get_config()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: get_config() failed: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        raise UserError(f"{path}: get_config() failed ({_describe(error)}).") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config() returned {type(config).__name__}, not a ConfigDict.")
     return flatten(config)
 
 
-def row_overrides(row: Any, base: Config) -> dict[str, Any]:
-    """A row as dotted path -> value; rows that depend on the base are functions of its Config."""
-    return dict(row(base) if callable(row) else row)
+def row_overrides(name: str, row: Any, base: Config) -> dict[str, Any]:
+    """A row as dotted path -> value; rows that depend on the base are functions of its Config.
+
+    Raises:
+      UserError: the function fails, or the row is no mapping.
+    """
+    try:
+        changes = row(base) if callable(row) else row
+    except Exception as error:
+        raise UserError(f"row {name!r}: its function failed ({_describe(error)}).") from error
+    if not isinstance(changes, Mapping):
+        raise UserError(f"row {name!r} is {type(changes).__name__}, not a dict of config paths and values.")
+    return flatten(changes)
+
+
+def _describe(error: BaseException) -> str:
+    """The first line of what went wrong."""
+    message = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def load_module(path: Path, attribute: str) -> types.ModuleType:
@@ -74,8 +92,8 @@ def load_module(path: Path, attribute: str) -> types.ModuleType:
             spec.loader.exec_module(module)
         except UserError:
             raise
-        except Exception as error:
-            raise UserError(f"{path}: could not be loaded ({type(error).__name__}: {error}).") from error
+        except (Exception, SystemExit) as error:
+            raise UserError(f"{path}: could not be loaded ({_describe(error)}).") from error
     if not hasattr(module, attribute):
         raise UserError(f"{path}: has no {attribute}.")
     return module
@@ -115,7 +133,7 @@ def _parse(field: Field, text: str) -> Any:
         return text.lower() == "true"
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text  # of the wrong type, which `check_value` says
 
 

@@ -71,7 +71,7 @@ class Program:
         init = functools.partial(init_state, self.config)
         self._init = jax.jit(init if lanes is None else jax.vmap(init))
         self.step = self.layout.compile_step(functools.partial(build_step, self.config))
-        self.evaluator = Evaluator(self.config, self.dataset, self.layout, lanes)
+        self.evaluator = Evaluator(self.config, self.dataset.tokenizers.target, self.layout, lanes)
 
     def lane(self, configs: Sequence[Config]) -> Lane:
         """The arguments that make this program the runs of `configs`."""

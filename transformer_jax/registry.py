@@ -59,7 +59,7 @@ def parse_spec(spec: str, field: str) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{form}: arguments are given by keyword.")
     try:
         return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
-    except ValueError as error:
+    except (ValueError, TypeError, MemoryError, RecursionError) as error:
         raise UserError(f"{form}: values are literals.") from error
 
 

@@ -8,7 +8,7 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from transformer_jax.checkpoint import Checkpoints
+from transformer_jax.checkpoint import Checkpoints, is_scheduled
 from transformer_jax.compilation import available_cpus
-from transformer_jax.config import Config, with_values
+from transformer_jax.config import Config, field_at, with_values
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import higher_is_better
 from transformer_jax.program import (
@@ -32,12 +32,14 @@ from transformer_jax.program import (
 )
 from transformer_jax.run_directory import (
     CHECKPOINTS,
+    CONFIG,
     DATA,
     PREDICTIONS,
     RESULT,
     TENSORBOARD,
     TOKENIZER,
     MetricsLog,
+    config_changes,
     locked,
     read_json,
     write_config,
@@ -58,14 +60,17 @@ class Interruption(Exception):  # noqa: N818 - nothing went wrong
         self.step = step
 
 
-def train(config: Config, workdir: Path, *, say: Say = print) -> Result:
+def train(config: Config, workdir: Path, *, allow_config_change: Collection[str] = (), say: Say = print) -> Result:
     """Trains and evaluates `config` in `workdir`, going on where an earlier call stopped; the content of result.json.
+
+    Args:
+      allow_config_change: dotted paths of fields that may differ from the config the run was started with.
 
     Raises:
       UserError: the config, the data or the directory cannot be used as they are.
       Interruption: SIGINT or SIGTERM; the same call goes on.
     """
-    return train_group([config], [workdir], say=say)[0]
+    return train_group([config], [workdir], allow_config_change=allow_config_change, say=say)[0]
 
 
 def train_group(
@@ -74,6 +79,7 @@ def train_group(
     *,
     program: Program | None = None,
     population: bool = False,
+    allow_config_change: Collection[str] = (),
     say: Say = print,
 ) -> list[Result]:
     """Trains runs that differ in seed and traced numbers; each gets its directory, as if it were trained alone.
@@ -81,13 +87,18 @@ def train_group(
     Args:
       program: compiled for these configs by an earlier call, or None.
       population: train all at once, as lanes of one program; otherwise there is one run.
+      allow_config_change: see `train`.
     """
+    for path in allow_config_change:
+        field_at(path)
     for config in configs:
         validate(config)
     _check_group(configs)
     commit()  # of the files as they are now, not when the run ends
-    if all((workdir / RESULT).is_file() for workdir in workdirs):
-        return [_finished(config, workdir, say) for config, workdir in zip(configs, workdirs, strict=True)]
+    changed = [_changes(c, w, allow_config_change) for c, w in zip(configs, workdirs, strict=True)]
+    if not any(changed) and all((workdir / RESULT).is_file() for workdir in workdirs):
+        say(f"{', '.join(map(str, workdirs))}: is finished already.")
+        return [read_json(workdir / RESULT) for workdir in workdirs]
     lanes = len(configs) if population else None
     with contextlib.ExitStack() as stack:
         if program is None:
@@ -96,9 +107,10 @@ def train_group(
         for workdir in workdirs:
             stack.enter_context(locked(workdir))
         stop = stack.enter_context(stop_requested())
-        runs = [_Run(config, workdir, program, say) for config, workdir in zip(sized, workdirs, strict=True)]
+        runs = [_Run(c, w, program, allow_config_change, say) for c, w in zip(sized, workdirs, strict=True)]
+        say(_introduction(program))
         _fit(program, runs, stop, say)
-        return _conclude(program, runs, say)
+        return _conclude(program, runs, stop, say)
 
 
 def _check_group(configs: Sequence[Config]) -> None:
@@ -107,17 +119,23 @@ def _check_group(configs: Sequence[Config]) -> None:
         raise UserError(f"Runs of one program may differ in seed and {', '.join(TRACEABLE)} only.")
 
 
-def _finished(config: Config, workdir: Path, say: Say) -> Result:
-    write_config(workdir, with_vocabulary(config, _tokenizers(workdir)))
-    say(f"{workdir}: is finished already.")
-    return read_json(workdir / RESULT)
-
-
-def _tokenizers(workdir: Path) -> Any:
+def _changes(config: Config, workdir: Path, allowed: Collection[str]) -> list[str]:
+    """The allowed fields in which `config` differs from that of the run directory; refuses others before any work."""
+    if not (workdir / CONFIG).is_file():
+        return []
     tokenizers = load_tokenizers(workdir)
     if tokenizers is None:
         raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
-    return tokenizers
+    return config_changes(workdir, with_vocabulary(config, tokenizers), allowed)
+
+
+def _introduction(program: Program) -> str:
+    source, target = program.plan.padding_share
+    return (
+        f"{count_parameters(program.config):,} parameters; {len(program.dataset.splits['train']):,} training pairs in "
+        f"batches of {len(program.plan.shapes)} shapes; {source:.0%} of source and {target:.0%} of target cells are "
+        f"padding; {program.layout.devices} x {jax.devices()[0].device_kind}"
+    )
 
 
 # --- Training ---
@@ -126,16 +144,21 @@ def _tokenizers(workdir: Path) -> Any:
 class _Run:
     """One run directory while it is trained, and what the loop remembers of it beside the state."""
 
-    def __init__(self, config: Config, workdir: Path, program: Program, say: Say):
+    def __init__(self, config: Config, workdir: Path, program: Program, allowed: Collection[str], say: Say):
         self.config, self.workdir = config, workdir
-        write_config(workdir, config)
+        self._say = say
         self._check_data(program)
+        write_config(workdir, config, allowed)
+        (workdir / RESULT).unlink(missing_ok=True)  # of the config before it was changed
         self.log = MetricsLog(workdir)
         self.tensorboard: SummaryWriter | None = None
-        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, config.train.keep_last, warn=say)
+        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, warn=say)
+        self.lines = 0
         self.window: dict[str, list[float]] = {}
+        self.window_seconds = 0.0
         self.best_value: float | None = None
         self.best_step: int | None = None
+        self._saved_best: int | None = None  # the best step that has its checkpoint
         self.evaluations_since_best = 0
         self.seconds = 0.0
         self.open = True  # still training: neither diverged nor stopped early
@@ -144,26 +167,41 @@ class _Run:
 
     def _check_data(self, program: Program) -> None:
         path = self.workdir / DATA
-        summary = {**program.dataset.summary(), "plan": program.plan.summary()}
+        tokenizers = program.dataset.tokenizers
+        summary = {**program.dataset.summary(), "tokenizers": tokenizers.fingerprint, "plan": program.plan.summary()}
         if path.is_file() and read_json(path).get("fingerprint") != summary["fingerprint"]:
             raise UserError(
                 f"{self.workdir}: was started on other data; {path.name} holds the fingerprint of the corpus."
             )
         if not path.is_file():
-            program.dataset.tokenizers.save(self.workdir / TOKENIZER)
+            tokenizers.save(self.workdir / TOKENIZER)
             write_json(path, summary)
 
     def resume(self, template: Any, step: int) -> Any:
-        """The state at the checkpoint of `step`; the log is cut back to it."""
+        """The state at the checkpoint of `step`; log and checkpoints are cut back to it."""
         state, progress = self.checkpoints.restore(template, step)
         for name in self._remembered():
+            if name not in progress:
+                raise UserError(f"{self.workdir}: the checkpoint at step {step} does not say {name!r}.")
             setattr(self, name, progress[name])
-        self.log.cut_back(step)
+        self._saved_best = self.best_step
+        self.checkpoints.cut_back(step)
+        kept = self.log.cut_back(step)
+        if kept < self.lines:
+            self._say(f"{self.workdir}: {self.lines - kept} lines of metrics.jsonl up to step {step} were damaged.")
+            self.lines = kept
         return state
+
+    def restart(self) -> None:
+        """Before the first step: what an earlier call wrote is cut away."""
+        self.checkpoints.cut_back(0)
+        self.log.cut_back(0)
 
     def _remembered(self) -> dict[str, Any]:
         names = (
+            "lines",
             "window",
+            "window_seconds",
             "best_value",
             "best_step",
             "evaluations_since_best",
@@ -175,8 +213,18 @@ class _Run:
         return {name: getattr(self, name) for name in names}
 
     def save(self, step: int, state: Any) -> None:
+        """Starts to save; `prune` keeps the best checkpoint before this one until this one is complete."""
         self.last_step = step if self.open else self.last_step
+        self.log.sync()
         self.checkpoints.save(step, state, self._remembered())
+        self._saved_best = self.best_step
+
+    def prune(self) -> None:
+        """Deletes checkpoints but the newest, the best and the last `train.keep_last`."""
+        steps = self.checkpoints.steps()
+        train = self.config.train
+        scheduled = [step for step in steps if is_scheduled(train, step)]
+        self.checkpoints.delete({*steps} - {*steps[-1:], *scheduled[-train.keep_last :], self._saved_best})
 
     def add(self, sums: dict[str, tuple[float, float]]) -> None:
         """Adds the sums and counts of one step to the window that the next line of the log is the mean of."""
@@ -185,16 +233,18 @@ class _Run:
             entry[0] += float(total)
             entry[1] += float(count)
 
-    def log_window(self, step: int, seconds: float) -> dict[str, Any]:
+    def log_window(self, step: int) -> dict[str, Any]:
         """Writes the means of the window."""
         means = {name: total / max(count, 1.0) for name, (total, count) in self.window.items()}
-        line = {"step": step, "split": "train", **means, "tokens_per_second": self.window["nll"][1] / seconds}
+        speed = self.window["nll"][1] / max(self.window_seconds, 1e-9)
+        line = {"step": step, "split": "train", **means, "tokens_per_second": speed}
         self._write(line)
-        self.window = {}
+        self.window, self.window_seconds = {}, 0.0
         return line
 
     def _write(self, line: dict[str, Any]) -> None:
         self.log.write(line)
+        self.lines += 1
         if self.tensorboard is None:
             self.tensorboard = SummaryWriter(str(self.workdir / TENSORBOARD), purge_step=line["step"])
         for name, value in line.items():
@@ -206,7 +256,8 @@ class _Run:
         self._write({"step": step, "split": "valid", **metrics})
         name = self.config.evaluate.best
         sign = 1 if higher_is_better(name) else -1
-        if self.best_value is None or sign * metrics[name] > sign * self.best_value:
+        better = self.best_value is None or sign * metrics[name] > sign * self.best_value
+        if better and math.isfinite(metrics[name]):
             self.best_value, self.best_step, self.evaluations_since_best = metrics[name], step, 0
         else:
             self.evaluations_since_best += 1
@@ -221,7 +272,7 @@ class _Run:
         write_json(self.workdir / "nonfinite.json", {"step": step, "seed": self.config.seed, "sums": norms})
 
 
-def _restore(program: Program, runs: list[_Run], lane: Any) -> tuple[int, Any]:
+def _restore(program: Program, runs: list[_Run], lane: Any, say: Say) -> tuple[int, Any]:
     """Step and state to go on from: the newest step at which all runs have a good checkpoint, or the start."""
     step: int | None = None
     while len(newest := {run.checkpoints.newest_good(step) for run in runs}) > 1:
@@ -231,9 +282,13 @@ def _restore(program: Program, runs: list[_Run], lane: Any) -> tuple[int, Any]:
         step = min(n for n in newest if n is not None)
     start = newest.pop()
     if start is None:
+        if any(run.checkpoints.steps() for run in runs):
+            say("Some of the runs have no checkpoint, so all of them start anew.")
         for run in runs:
-            run.log.cut_back(0)
+            run.restart()
         return 0, program.init(lane)
+    if start > program.config.train.steps:
+        raise UserError(f"train.steps = {program.config.train.steps}, but {start} steps are trained already.")
     template = state_template(program.config)
     return start, program.stack([run.resume(template, start) for run in runs])
 
@@ -243,7 +298,7 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
     train = program.config.train
     lane = program.lane([run.config for run in runs])
     seeds = [run.config.seed for run in runs]
-    start, state = _restore(program, runs, lane)
+    start, state = _restore(program, runs, lane, say)
     if start:
         say(f"Going on at step {start}.")
     state = program.layout.put(state)
@@ -257,25 +312,26 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
         pending.append((step, sums))
         stopping = bool(stop)  # asked once: a signal that comes later stops the next step
         evaluate = step % train.evaluate_every == 0 or step == train.steps
-        save = evaluate or stopping or (train.checkpoint_every is not None and step % train.checkpoint_every == 0)
+        save = stopping or is_scheduled(train, step)
         log = step % train.log_every == 0 or step == train.steps
         if log or save:
             _collect(program, runs, pending)
+            clock.count()
         if log:
-            _log(runs, step, train.steps, clock.lap(), say)
+            _log(runs, step, train.steps, say)
         if evaluate:
             _evaluate(program, runs, step, state, say)
             state = state.replace(alive=program.layout.put(program.stack([np.asarray(run.open) for run in runs])))
         if save:
             _save(program, runs, step, state)
-        if evaluate or save:
+        if save:
             clock.skip()
         if stopping:
-            _wait(runs)
+            _settle(runs)
             raise Interruption(step)
     if not save:
         _save(program, runs, step, state)  # all runs are closed: their states stand still
-    _wait(runs)
+    _settle(runs)
 
 
 def _collect(program: Program, runs: list[_Run], pending: list[tuple[int, Any]]) -> None:
@@ -291,14 +347,15 @@ def _collect(program: Program, runs: list[_Run], pending: list[tuple[int, Any]])
     pending.clear()
 
 
-def _log(runs: list[_Run], step: int, steps: int, seconds: float, say: Say) -> None:
-    lines = [run.log_window(step, seconds) for run in runs if run.open and run.window]
+def _log(runs: list[_Run], step: int, steps: int, say: Say) -> None:
+    lines = [run.log_window(step) for run in runs if run.open and run.window]
     if not lines:
         return
-    loss, nll, speed = (sum(line[name] for line in lines) / len(lines) for name in ("loss", "nll", "tokens_per_second"))
-    left = (steps - step) * runs[0].seconds / max(step, 1)
+    loss, nll = (sum(line[name] for line in lines) / len(lines) for name in ("loss", "nll"))
+    speed = sum(line["tokens_per_second"] for line in lines)
+    left = (steps - step) * sum(run.seconds for run in runs) / step
     say(
-        f"step {step}/{steps}  loss {loss:.4f}  nll {nll:.4f}  {speed * len(lines):,.0f} tokens/s  "
+        f"step {step}/{steps}  loss {loss:.4f}  nll {nll:.4f}  {speed:,.0f} tokens/s  "
         f"{int(left) // 60}:{int(left) % 60:02d} left"
     )
 
@@ -322,15 +379,17 @@ def describe_metrics(metrics: dict[str, Any]) -> str:
 
 def _save(program: Program, runs: list[_Run], step: int, state: Any) -> None:
     states = program.unstack(program.layout.get(state))
-    _wait(runs)
+    _settle(runs)
     for run, own in zip(runs, states, strict=True):
-        run.checkpoints.prune(run.best_step)
         run.save(step, own)
 
 
-def _wait(runs: list[_Run]) -> None:
+def _settle(runs: list[_Run]) -> None:
+    """Waits for the saves and then prunes, in this order: there is always a step at which all runs have checkpoints."""
     for run in runs:
         run.checkpoints.wait()
+    for run in runs:
+        run.prune()
 
 
 class _Clock:
@@ -339,19 +398,18 @@ class _Clock:
     def __init__(self, runs: list[_Run]):
         self._runs = runs
         self._since = time.perf_counter()
-        self._lap = self._since
 
-    def lap(self) -> float:
-        """Seconds since the last lap or skip."""
+    def count(self) -> None:
+        """Adds the time since the last call to the runs."""
         now = time.perf_counter()
-        seconds, self._lap = now - self._lap, now
+        seconds, self._since = now - self._since, now
         for run in self._runs:
             run.seconds += seconds / len(self._runs)
-        return seconds
+            run.window_seconds += seconds
 
     def skip(self) -> None:
         """Leaves out what was not training."""
-        self._lap = time.perf_counter()
+        self._since = time.perf_counter()
 
 
 @contextlib.contextmanager
@@ -378,17 +436,22 @@ def stop_requested() -> Iterator[list[int]]:
 # --- The result ---
 
 
-def _conclude(program: Program, runs: list[_Run], say: Say) -> list[Result]:
+def _conclude(program: Program, runs: list[_Run], stop: list[int], say: Say) -> list[Result]:
     """Evaluates every split with the parameters that `evaluate.checkpoint` names, and writes result.json."""
     begun = time.perf_counter()
     choice = program.config.evaluate.checkpoint
-    params = program.layout.put(program.stack([load_params(run.workdir, choice) for run in runs]))
+    # A run that diverged has no score; its last good state only fills its lane.
+    choices = [choice if run.status == "finished" else "last" for run in runs]
+    params = program.layout.put(program.stack([load_params(r.workdir, c) for r, c in zip(runs, choices, strict=True)]))
     measured: dict[str, list[dict[str, Any]]] = {}
     for split in [name for name in ("valid", "test") if name in program.dataset.splits]:
+        if stop:
+            raise Interruption(max(run.last_step for run in runs))
         measured[split], texts = program.evaluator.measure(params, program.dataset.splits[split], decode=True)
         for run, metrics, text in zip(runs, measured[split], texts or [], strict=True):
-            write_lines(run.workdir / PREDICTIONS / f"{split}.txt", text)
-            say(f"{choice} checkpoint, seed {run.config.seed}  {split}  {describe_metrics(metrics)}")
+            if run.status == "finished":
+                write_lines(run.workdir / PREDICTIONS / f"{split}.txt", text)
+                say(f"{choice} checkpoint, seed {run.config.seed}  {split}  {describe_metrics(metrics)}")
     seconds = (time.perf_counter() - begun) / len(runs)
     results = []
     for lane, run in enumerate(runs):
@@ -409,6 +472,8 @@ def _conclude(program: Program, runs: list[_Run], say: Say) -> list[Result]:
             }
         )
         write_json(run.workdir / RESULT, results[-1])
+        if run.tensorboard is not None:
+            run.tensorboard.close()
     return results
 
 

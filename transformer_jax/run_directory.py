@@ -4,12 +4,13 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.config import Config, flatten, freeze, to_dict
+from transformer_jax.data.files import write_atomically
 from transformer_jax.errors import UserError
 
 CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
@@ -19,16 +20,12 @@ CHECKPOINTS, PREDICTIONS, TOKENIZER, TENSORBOARD = "checkpoints", "predictions",
 
 def write_json(path: Path, content: Any) -> None:
     """Writes all of the file or nothing of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    unfinished.replace(path)
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
     """One line each, so that line n stays line n."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(one_line(line) + "\n" for line in lines), encoding="utf-8")
+    write_atomically(path, "".join(one_line(line) + "\n" for line in lines).encode())
 
 
 def one_line(text: str) -> str:
@@ -53,30 +50,51 @@ def read_config(directory: Path) -> Config:
     path = directory / CONFIG
     if not path.is_file():
         raise UserError(f"{directory}: is not a run directory (it has no {CONFIG}).")
+    _check_links(directory)
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no config.")
-    return freeze(content)
+    try:
+        return freeze(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: holds no config (nested too deep).") from error
 
 
-def write_config(directory: Path, config: Config) -> None:
-    """Writes config.json; on an existing run directory the configs must be equal.
+def _check_links(directory: Path) -> None:
+    """A run directory made by somebody else must not lead a writer out of itself."""
+    for path in directory.iterdir():
+        if path.is_symlink():
+            raise UserError(f"{path}: is a link; what is written to a run directory must stay inside of it.")
+
+
+def write_config(directory: Path, config: Config, allowed: Collection[str] = ()) -> None:
+    """Writes config.json; on an existing run directory only the `allowed` fields may differ.
 
     Raises:
       UserError: naming the fields that differ.
     """
-    path = directory / CONFIG
-    if path.is_file():
-        here, there = flatten(to_dict(config)), flatten(to_dict(read_config(directory)))
-        differing = [
-            f"{name} = {there[name]!r} there, {here[name]!r} now" for name in here if here[name] != there[name]
-        ]
-        if differing:
-            raise UserError(
-                f"{directory}: holds a run of another config ({'; '.join(differing)}). Give the run another --workdir."
-            )
-        return
-    write_json(path, to_dict(config))
+    if not (directory / CONFIG).is_file() or config_changes(directory, config, allowed):
+        write_json(directory / CONFIG, to_dict(config))
+
+
+def config_changes(directory: Path, config: Config, allowed: Collection[str] = ()) -> list[str]:
+    """The fields in which `config` differs from that of the run directory.
+
+    Raises:
+      UserError: fields differ that are not `allowed` to, naming them.
+    """
+    here, there = flatten(to_dict(config)), flatten(to_dict(read_config(directory)))
+    differing = [name for name in here if here[name] != there[name]]
+    refused = [name for name in differing if name not in allowed]
+    if refused:
+        values = "; ".join(f"{name} = {there[name]!r} there, {here[name]!r} now" for name in refused)
+        raise UserError(
+            f"{directory}: holds a run of another config ({values}). Give the run another --workdir, or go on with "
+            f"--allow-config-change={','.join(refused)}."
+        )
+    return differing
 
 
 @contextmanager
@@ -87,6 +105,7 @@ def locked(directory: Path) -> Iterator[None]:
       UserError: another process holds it, naming host and process id.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    _check_links(directory)
     with (directory / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,30 +118,51 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
+def in_use(directory: Path) -> bool:
+    """Whether a process holds the run directory."""
+    try:
+        with (directory / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 class MetricsLog:
     """metrics.jsonl: one JSON object a line, each with `step` and `split`."""
 
     def __init__(self, directory: Path):
         self._path = directory / METRICS
 
-    def cut_back(self, step: int) -> None:
-        """Drops the lines after `step`, and a half-written last one: a resumed run writes them again."""
+    def cut_back(self, step: int) -> int:
+        """Drops the lines after `step`, and damaged ones: a resumed run writes them again. The number of lines kept."""
         kept = [line for line in self.read() if line["step"] <= step]
-        unfinished = self._path.with_name(f".{METRICS}")
-        unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        unfinished.replace(self._path)
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        return len(kept)
 
     def write(self, line: dict[str, Any]) -> None:
+        """Appends a line."""
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
+    def sync(self) -> None:
+        """Asks the disk to hold the lines, before a checkpoint says that they are written."""
+        with self._path.open("a") as file:
+            os.fsync(file.fileno())
+
     def read(self) -> list[dict[str, Any]]:
         """All whole lines."""
-        lines = []
-        if self._path.is_file():
-            for text in self._path.read_text().splitlines():
-                try:
-                    lines.append(json.loads(text))
-                except ValueError:
-                    break
-        return lines
+        if not self._path.is_file():
+            return []
+        lines = [_parse(text) for text in self._path.read_text(encoding="utf-8", errors="replace").split("\n")]
+        return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+
+
+def _parse(text: str) -> Any:
+    """What a line holds; None if it is damaged."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,18 +1,23 @@
 """A run directory, read again: its parameters, scores on a split or on files, translations."""
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer_jax.checkpoint import Checkpoints, average
-from transformer_jax.config import with_values
-from transformer_jax.data import encode_pairs
+from transformer_jax.checkpoint import Checkpoints, average, is_scheduled
+from transformer_jax.config import Config, replace
+from transformer_jax.data import EncodedSplit, TokenizerPair, encode_pairs, make_dataset
 from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import parse_checkpoint, text_metrics
-from transformer_jax.program import Program, load_tokenizers, state_template
-from transformer_jax.run_directory import CHECKPOINTS, PREDICTIONS, RESULT, read_config, write_lines
+from transformer_jax.evaluation.evaluator import Evaluator, parse_checkpoint, text_metrics
+from transformer_jax.parallel.layout import Layout, make_layout
+from transformer_jax.program import load_tokenizers, state_template, validate, with_vocabulary
+from transformer_jax.run_directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, read_config, read_json, write_lines
+
+FIXED = ("model.", "optimizer.", "train.", "data.tokenizer", "data.joint_vocabulary")
+"""Fields that training has settled."""
 
 
 def load_params(workdir: Path, choice: str) -> Any:
@@ -22,41 +27,76 @@ def load_params(workdir: Path, choice: str) -> Any:
       UserError: there is no such checkpoint, or it is damaged.
     """
     kind, number = parse_checkpoint(choice, "checkpoint")
+    config = read_config(workdir)
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
     steps = checkpoints.steps()
     if not steps:
         raise UserError(f"{workdir}: has no checkpoint yet.")
-    template = state_template(read_config(workdir))
     if kind == "best":
-        _, progress = checkpoints.restore(template, steps[-1])
-        if progress["best_step"] is None:
+        best_step = checkpoints.progress(steps[-1]).get("best_step")
+        if best_step is None:
             raise UserError(f"{workdir}: nothing was evaluated yet, so there is no best checkpoint.")
-        steps = [progress["best_step"]]
+        steps = [best_step]
     elif kind == "step":
         steps = [number]
+    elif kind == "average":
+        steps = [step for step in steps if is_scheduled(config.train, step)][-number:]
+        if len(steps) < number:
+            raise UserError(f"{workdir}: holds {len(steps)} checkpoints to average, fewer than {choice!r} needs.")
     else:
-        count = number or 1
-        if len(steps) < count:
-            raise UserError(f"{workdir}: holds {len(steps)} checkpoints, fewer than the {count} of {choice!r}.")
-        steps = steps[-count:]
+        steps = steps[-1:]
+    template = state_template(config)
     params = [checkpoints.restore(template, step)[0].evaluated for step in steps]
     return params[0] if len(params) == 1 else average(params)
 
 
-def open_run(workdir: Path, overrides: Mapping[str, Any] | None = None) -> Program:
-    """The program of a run directory with its own tokenizers.
+@dataclasses.dataclass(frozen=True)
+class SavedRun:
+    """What a run directory makes, once, without its corpus: compiled functions for any of its checkpoints."""
+
+    workdir: Path
+    config: Config
+    tokenizers: TokenizerPair
+    layout: Layout
+    evaluator: Evaluator
+
+    def load_params(self, choice: str | None) -> tuple[str, Any]:
+        """The choice, None being what `evaluate.checkpoint` says, and its parameters on the devices."""
+        choice = choice or self.config.evaluate.checkpoint
+        return choice, self.layout.put(load_params(self.workdir, choice))
+
+    def encode(self, sources: list[str], references: list[str]) -> EncodedSplit:
+        """Pairs from outside of the corpus."""
+        return encode_pairs(sources, references, self.config.data, self.tokenizers)
+
+
+def open_run(workdir: Path, overrides: Mapping[str, Any] | None = None) -> SavedRun:
+    """A run directory with its own tokenizers.
 
     Args:
       overrides: dotted path -> value of what may differ from training: decoding, devices, where the corpus lies.
 
     Raises:
-      UserError: it is no run directory, or not complete.
+      UserError: it is no run directory, it is not complete, or an override is of what training has settled.
     """
-    config = with_values(read_config(workdir), overrides or {})
+    for path in overrides or {}:
+        if path.startswith(FIXED):
+            raise UserError(f"--config.{path}: training has settled that; {workdir} can be evaluated as it is only.")
+    config = replace(read_config(workdir), overrides or {})
     tokenizers = load_tokenizers(workdir)
     if tokenizers is None:
         raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
-    return Program(config, tokenizers=tokenizers)
+    if _recorded(workdir, "tokenizers") not in (None, tokenizers.fingerprint):
+        raise UserError(f"{workdir}: its tokenizer is not the one it was trained with; {DATA} holds the fingerprint.")
+    validate(config)
+    config = with_vocabulary(config, tokenizers)
+    layout = make_layout(config)
+    return SavedRun(workdir, config, tokenizers, layout, Evaluator(config, tokenizers.target, layout))
+
+
+def _recorded(workdir: Path, name: str) -> Any:
+    content = read_json(workdir / DATA)
+    return content.get(name) if isinstance(content, dict) else None
 
 
 def evaluate_run(
@@ -72,39 +112,70 @@ def evaluate_run(
 
     Args:
       checkpoint: best, last, a step or average:N; None: what `evaluate.checkpoint` says.
+      split: train, valid or test; of train, whose texts are not kept, only what needs no decoding.
 
     Raises:
       UserError: naming what is missing or does not fit.
     """
+    run = open_run(workdir, overrides)
+    return _evaluate(run, checkpoint, *_pairs(run, split, source, reference, overrides or {}))
+
+
+def _pairs(
+    run: SavedRun, split: str, source: Path | None, reference: Path | None, overrides: Mapping[str, Any]
+) -> tuple[str, EncodedSplit]:
+    """The name of what is evaluated, and its pairs."""
     if (source is None) != (reference is None):
         raise UserError("--source and --reference go together: the sentences and their translations.")
-    program = open_run(workdir, overrides)
-    choice = checkpoint or program.config.evaluate.checkpoint
-    params = program.layout.put(load_params(workdir, choice))
     if source is not None and reference is not None:
         text = read_parallel(source, reference)
-        pairs = encode_pairs(text.sources, text.references, program.config.data, program.dataset.tokenizers)
-        name = source.name
-    elif split in program.dataset.splits:
-        pairs, name = program.dataset.splits[split], split
-    else:
-        raise UserError(f"--split={split}: the corpus has {', '.join(program.dataset.splits)}.")
-    metrics, texts = program.evaluator.measure(params, pairs, decode=True)
-    path = workdir / PREDICTIONS / f"{name}.{choice.replace(':', '_')}.txt"
-    write_lines(path, (texts or [[]])[0])
-    return {"split": name, "checkpoint": choice, "metrics": metrics[0], "predictions": str(path)}
+        return source.name, run.encode(text.sources, text.references)
+    dataset = make_dataset(run.config.data, run.tokenizers)
+    moved = any(path.startswith("data.") and path != "data.directory" for path in overrides)
+    if not moved and _recorded(run.workdir, "fingerprint") != dataset.fingerprint:
+        raise UserError(
+            f"{run.workdir}: was trained on other data than data.source = {run.config.data.source!r} holds now; "
+            f"{DATA} has the fingerprint. Give files by --source and --reference, or restore the corpus."
+        )
+    if split not in dataset.splits:
+        raise UserError(f"--split={split}: the corpus has {', '.join(dataset.splits)}.")
+    return split, dataset.splits[split]
 
 
-def watch_run(workdir: Path, *, poll_seconds: float = 10.0, **options: Any) -> Iterator[dict[str, Any]]:
+def _evaluate(run: SavedRun, checkpoint: str | None, name: str, pairs: EncodedSplit) -> dict[str, Any]:
+    choice, params = run.load_params(checkpoint)
+    metrics, texts = run.evaluator.measure(params, pairs, decode=bool(pairs.references))
+    result = {"split": name, "checkpoint": choice, "truncated": pairs.truncated, "metrics": metrics[0]}
+    if texts is not None:
+        path = run.workdir / PREDICTIONS / f"{name}.{choice.replace(':', '_')}.txt"
+        write_lines(path, texts[0])
+        result["predictions"] = str(path)
+    return result
+
+
+def watch_run(
+    workdir: Path,
+    *,
+    split: str = "test",
+    source: Path | None = None,
+    reference: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    poll_seconds: float = 10.0,
+) -> Iterator[dict[str, Any]]:
     """Follows a training run: `evaluate_run` of each checkpoint as it appears, until the run has its result."""
+    run = open_run(workdir, overrides)
+    name, pairs = _pairs(run, split, source, reference, overrides or {})
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
     seen: set[int] = set()
     while True:
         finished = (workdir / RESULT).is_file()
-        for step in checkpoints.steps():
-            if step not in seen:
-                seen.add(step)
-                yield evaluate_run(workdir, checkpoint=str(step), **options)
+        for step in [step for step in checkpoints.steps() if step not in seen]:
+            seen.add(step)
+            try:
+                yield _evaluate(run, str(step), name, pairs)
+            except UserError:
+                if step in checkpoints.steps():  # else training has deleted it meanwhile
+                    raise
         if finished:
             return
         time.sleep(poll_seconds)
@@ -118,18 +189,20 @@ def translate(
     num_results: int = 1,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[list[tuple[str, float]]]:
-    """For each source sentence the `num_results` best translations, each with its score; of a blank one a blank.
+    """For each source sentence up to `num_results` best translations, each with its score; of a blank one a blank.
 
-    The score is the one that beam search ranks by: log-probability over length penalty.
+    The score is the one that beam search ranks by: log-probability over length penalty. A source that is longer than
+    `data.max_length` is cut.
     """
-    program = open_run(workdir, overrides)
-    params = program.layout.put(load_params(workdir, checkpoint or program.config.evaluate.checkpoint))
+    run = open_run(workdir, overrides)
+    if num_results > 1 and run.config.decode.strategy != "beam":
+        raise UserError(f"--nbest={num_results} needs decode.strategy = 'beam', not {run.config.decode.strategy!r}.")
+    _, params = run.load_params(checkpoint)
     written = [number for number, source in enumerate(sources) if source.strip()]
     found = [[("", 0.0)] for _ in sources]
     if written:
-        texts = [sources[number] for number in written]
-        pairs = encode_pairs(texts, [""] * len(texts), program.config.data, program.dataset.tokenizers)
-        for number, best in zip(written, program.evaluator.translate(params, pairs, num_results), strict=True):
+        pairs = run.encode([sources[number] for number in written], [""] * len(written))
+        for number, best in zip(written, run.evaluator.translate(params, pairs, num_results), strict=True):
             found[number] = best
     return found
 

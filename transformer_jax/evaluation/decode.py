@@ -45,10 +45,14 @@ def _greedy(config: Config, num_results: int) -> tuple[int, Search]:
 
 
 def _sample(config: Config, num_results: int, *, temperature: float = 1.0, top_k: int = 0) -> tuple[int, Search]:
-    """Tokens drawn from the model, the same for the same `seed`."""
-    key = jax.random.key(config.seed)
+    """Tokens drawn from the model, the same for the same `seed`; `top_k` 0: among all."""
+    if temperature <= 0 or top_k < 0:
+        raise UserError(
+            f"decode.strategy = {config.decode.strategy!r}: temperature must be above 0 and top_k at least 0."
+        )
 
     def search(logits_fn: LogitsFn, cache: Any, **call: Any) -> NBest:
+        key = jax.random.key(config.seed)
         return _one(sample(logits_fn, cache, key=key, temperature=temperature, top_k=top_k or None, **call))
 
     return 1, search
@@ -101,12 +105,12 @@ def build_decode(config: Config, num_results: int = 1) -> Callable[[Any, Mapping
 
 
 def check(config: Config) -> None:
-    """Refuses strategies that do not exist.
+    """Refuses strategies that do not exist, and their options.
 
     Raises:
       UserError: naming the field, what was found and what is allowed.
     """
-    resolve(STRATEGIES, config.decode.strategy, "decode.strategy")
+    resolve(STRATEGIES, config.decode.strategy, "decode.strategy")(config, 1)
     beam_size, vocab_size = config.decode.beam_size, config.model.vocab_size
     if config.decode.strategy == "beam" and vocab_size is not None and beam_size > vocab_size:
         raise UserError(f"decode.beam_size = {beam_size} is wider than the vocabulary of {vocab_size}.")

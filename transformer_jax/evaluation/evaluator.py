@@ -1,6 +1,7 @@
 """What a model does on a split: teacher-forced figures, and metrics of the text it writes by itself."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import Config
-from transformer_jax.data import PAD, Dataset, EncodedSplit, evaluation_batches
+from transformer_jax.data import PAD, EncodedSplit, Tokenizer, evaluation_batches
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.decode import build_decode
 from transformer_jax.evaluation.text_metrics import METRICS
@@ -30,9 +31,10 @@ def higher_is_better(metric: str) -> bool:
 class Evaluator:
     """Compiles what measures a config once. `lanes`: parameters have a lane axis, and there is a result for each."""
 
-    def __init__(self, config: Config, dataset: Dataset, layout: Layout, lanes: int | None = None):
+    def __init__(self, config: Config, tokenizer: Tokenizer, layout: Layout, lanes: int | None = None):
+        """`tokenizer`: of the target side."""
         self._config = config
-        self._dataset = dataset
+        self._tokenizer = tokenizer
         self._lanes = lanes
         self._score = layout.compile_rows(self._teacher_forced)
         self._layout = layout
@@ -59,14 +61,13 @@ class Evaluator:
     def decode(self, params: Any, split: EncodedSplit) -> list[list[str]]:
         """The text that the model writes for each source of the split, in order; one list a lane."""
         tokens_KNT = self._rows(lambda p, b: {"best": self._decode(p, b).tokens_BNT[..., 0, :]}, params, split)["best"]
-        tokenizer = self._dataset.tokenizers.target
-        return [[tokenizer.decode(row.tolist()) for row in tokens_NT] for tokens_NT in tokens_KNT]
+        return [[self._tokenizer.decode(row.tolist()) for row in tokens_NT] for tokens_NT in tokens_KNT]
 
     def translate(self, params: Any, split: EncodedSplit, num_results: int) -> list[list[tuple[str, float]]]:
         """For each source of the split, in order, the best texts and the scores they are ranked by; of a solo run."""
         decode = self._layout.compile_rows(lambda p, b: build_decode(self._config, num_results)(p, b)._asdict())
         found = self._rows(decode, params, split)
-        text = self._dataset.tokenizers.target.decode
+        text = self._tokenizer.decode
         return [
             [(text(tokens.tolist()), float(score)) for tokens, score in zip(tokens_NT, scores_N, strict=True)]
             for tokens_NT, scores_N in zip(found["tokens_BNT"][0], found["scores_BN"][0], strict=True)
@@ -137,7 +138,7 @@ def check(config: Config) -> None:
       UserError: naming the field, what was found and what is allowed.
     """
     for spec in config.evaluate.metrics:
-        resolve(METRICS, spec, "evaluate.metrics")
+        resolve(METRICS, spec, "evaluate.metrics")(["a"], ["a"])  # so that its options are refused now
     best, decode_every = config.evaluate.best, config.evaluate.decode_every
     if best not in (*TEACHER_FORCED, *config.evaluate.metrics):
         allowed = ", ".join((*TEACHER_FORCED, *config.evaluate.metrics))
@@ -152,7 +153,30 @@ def check(config: Config) -> None:
             f"evaluate.decode_every = {decode_every} must be a multiple of train.evaluate_every = "
             f"{config.train.evaluate_every}."
         )
-    parse_checkpoint(config.evaluate.checkpoint, "evaluate.checkpoint")
+    kind, count = parse_checkpoint(config.evaluate.checkpoint, "evaluate.checkpoint")
+    if kind == "step":
+        raise UserError(
+            f"evaluate.checkpoint = {config.evaluate.checkpoint!r}: a step may be deleted before the end. Allowed: "
+            "best, last, or average:N."
+        )
+    if kind == "average":
+        _check_average(config, count)
+
+
+def _check_average(config: Config, count: int) -> None:
+    """The run must make and keep as many checkpoints as are averaged."""
+    train, field = config.train, f"evaluate.checkpoint = 'average:{count}'"
+    if count > train.keep_last:
+        raise UserError(f"{field} needs more checkpoints than train.keep_last = {train.keep_last} keeps.")
+    every = [n for n in (train.evaluate_every, train.checkpoint_every) if n is not None]
+    made = {train.steps, *(k * n for n in every for k in range(1, count + 1) if k * n < train.steps)}
+    if count > len(made):
+        raise UserError(f"{field} needs more checkpoints than the {len(made)} of train.steps = {train.steps}.")
+    if train.patience is not None and count > train.patience + 1:
+        raise UserError(
+            f"{field} needs more checkpoints than there may be with train.patience = {train.patience}: at least "
+            f"{train.patience + 1} evaluations come before an early stop."
+        )
 
 
 def parse_checkpoint(choice: str, field: str) -> tuple[str, int]:
@@ -160,8 +184,8 @@ def parse_checkpoint(choice: str, field: str) -> tuple[str, int]:
     name, _, number = choice.partition(":")
     if choice in ("best", "last"):
         return choice, 0
-    if choice.isdecimal():
+    if re.fullmatch("[0-9]{1,12}", choice):
         return "step", int(choice)
-    if name == "average" and number.isdecimal() and int(number) > 0:
+    if name == "average" and re.fullmatch("[0-9]{1,12}", number) and int(number) > 0:
         return "average", int(number)
     raise UserError(f"{field} = {choice!r} is not allowed. Allowed: best, last, a step, or average:N.")

@@ -64,8 +64,8 @@ def tokenised_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Scor
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, word_order: int = 0) -> Score:
     """Character n-gram F-score (Popović 2015), in 0..100; word_order=2 is chrF++."""
-    if word_order < 0:
-        raise UserError(f"chrf: word_order={word_order} must be 0 (chrF) or more (2: chrF++).")
+    if not 0 <= word_order <= 6:
+        raise UserError(f"chrf: word_order={word_order} must be from 0 (chrF) to 6 (2: chrF++).")
     name = "chrf" if word_order == 0 else f"chrf(word_order={word_order})"
     return _corpus_score(name, CHRF(word_order=word_order), hypotheses, references)
 

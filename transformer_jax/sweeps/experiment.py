@@ -1,12 +1,14 @@
 """A question as data: which rows, on which base, over how many seeds, judged by which metric."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.config import Config, freeze
 from transformer_jax.errors import UserError
+from transformer_jax.evaluation.evaluator import higher_is_better
 from transformer_jax.loading import base_values, load_module, row_overrides
 
 
@@ -60,12 +62,25 @@ def load_experiment(path: Path) -> Experiment:
     experiment = module.EXPERIMENT
     if not isinstance(experiment, Experiment):
         raise UserError(f"{path}: EXPERIMENT is {type(experiment).__name__}, not an Experiment.")
-    if experiment.base not in experiment.rows:
-        raise UserError(f"{path}: the base {experiment.base!r} is not among the rows.")
+    _check(path, experiment)
     root = path.absolute().parent.parent
     scales = {name: dataclasses.replace(s, config=str(root / s.config)) for name, s in experiment.scales.items()}
     question, hypothesis = (_paragraph(path, module.__doc__ or "", name) for name in ("Question", "Hypothesis"))
     return dataclasses.replace(experiment, scales=scales, question=question, hypothesis=hypothesis)
+
+
+def _check(path: Path, experiment: Experiment) -> None:
+    if experiment.base not in experiment.rows:
+        raise UserError(f"{path}: the base {experiment.base!r} is not among the rows.")
+    for name in experiment.rows:
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise UserError(f"{path}: the row {name!r} cannot be the name of a directory.")
+        partner = experiment.partners.get(name)
+        if partner is not None and partner not in experiment.rows:
+            raise UserError(f"{path}: {partner!r}, the partner of {name!r}, is not among the rows.")
+    for name, scale in experiment.scales.items():
+        if scale.seeds < 1:
+            raise UserError(f"{path}: scale {name!r} has {scale.seeds} seeds; there must be at least one.")
 
 
 def _paragraph(path: Path, docstring: str, name: str) -> str:
@@ -85,9 +100,15 @@ def choose_scale(experiment: Experiment, name: str) -> Scale:
 def on_config(scale: Scale, config: str) -> Scale:
     """The scale on another config file, without its changes, judged by the first of that config's metrics."""
     path = Path(config)
-    metric = freeze(base_values(load_module(path, "get_config"), path)).evaluate.metrics[0]
+    metrics = freeze(base_values(load_module(path, "get_config"), path)).evaluate.metrics
+    metric = metrics[0] if metrics else "nll"
     return dataclasses.replace(
-        scale, config=config, overrides={}, metric=f"test/{metric}", percent=metric == "exact_match"
+        scale,
+        config=config,
+        overrides={},
+        metric=f"test/{metric}",
+        higher_is_better=higher_is_better(metric),
+        percent=metric == "exact_match",
     )
 
 
@@ -111,7 +132,7 @@ def make_variants(experiment: Experiment, scale: Scale, overrides: Mapping[str, 
     base = freeze(values)
     variants = []
     for name, row in experiment.rows.items():
-        changes = row_overrides(row, base)
+        changes = row_overrides(name, row, base)
         try:
             variants.append(Variant(name, changes, freeze({**values, **changes})))
         except UserError as error:

@@ -1,11 +1,6 @@
 """Runs a sweep: every row, every seed, each in its own directory; what is finished is left alone."""
 
 import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +11,15 @@ from transformer_jax.compilation import available_cpus
 from transformer_jax.config import config_hash, with_values
 from transformer_jax.data import make_dataset
 from transformer_jax.errors import UserError
-from transformer_jax.program import validate, with_vocabulary
-from transformer_jax.run import Interruption, commit, count_parameters, stop_requested
-from transformer_jax.run_directory import ERROR, RESULT, locked, read_json, write_json
+from transformer_jax.evaluation.evaluator import TEACHER_FORCED
+from transformer_jax.program import count_parameters, validate, with_vocabulary
+from transformer_jax.run import commit
+from transformer_jax.run_directory import ERROR, in_use, locked, read_json, write_json
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
+from transformer_jax.sweeps.pool import is_open, run_tasks
 from transformer_jax.sweeps.report import Report, write_report
-from transformer_jax.sweeps.worker import STOPPED, Task, write_task
+from transformer_jax.sweeps.results import read_sweep
+from transformer_jax.sweeps.worker import Task
 
 SWEEP = "sweep.json"
 Say = Callable[[str], None]
@@ -37,21 +35,30 @@ def run_sweep(
     *,
     workers: int | None = None,
     retry_failed: bool = False,
+    time_limit: float | None = None,
     say: Say = print,
 ) -> Report:
     """Trains what is missing and writes the report.
 
     Args:
       variants: the rows on their base, see `make_variants`.
-      workers: processes at a time; None: one for every two cores on CPU machines, one elsewhere.
+      workers: processes at a time; None: one for every core on CPU machines, one elsewhere.
       retry_failed: runs that failed before are tried again.
+      time_limit: seconds for one run; one that takes longer is ended and shown as failed.
 
     Raises:
       UserError: the directory holds another sweep, or a config is refused.
       Interruption: asked to stop; the same call goes on.
     """
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers={workers}: there must be at least one.")
+    if time_limit is not None and time_limit <= 0:
+        raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     for variant in variants:
-        validate(variant.config)
+        _validate(variant, scale)
+    environment = dict(os.environ)
+    # This process only plans: the accelerator's memory is for its workers.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     definition = describe_sweep(name, experiment, scale_name, scale, variants)
     _check_definition(workdir / SWEEP, definition)
     with locked(workdir):
@@ -60,8 +67,22 @@ def run_sweep(
         total = len(variants) * scale.seeds
         missing = sum(len(task.configs) for task in tasks)
         say(f"{total} runs, {len(variants)} programs; {total - missing} runs are done, {missing} to go.")
-        _execute(tasks, workdir, workers or _default_workers(), say)
+        run_tasks(tasks, workdir / "tasks", workers or _default_workers(), time_limit, environment, say)
         return write_report(workdir)
+
+
+def _validate(variant: Variant, scale: Scale) -> None:
+    try:
+        validate(variant.config)
+    except UserError as error:
+        raise UserError(f"row {variant.name!r}: {error}") from error
+    split, _, metric = scale.metric.partition("/")
+    measured = (*TEACHER_FORCED, *variant.config.evaluate.metrics)
+    if split not in ("valid", "test") or metric not in measured:
+        raise UserError(
+            f"row {variant.name!r}: the metric {scale.metric!r} of the experiment is not measured. "
+            f"evaluate.metrics leads to valid/ and test/ of: {', '.join(measured)}."
+        )
 
 
 def describe_sweep(
@@ -105,13 +126,17 @@ def _check_definition(path: Path, definition: Mapping[str, Any]) -> None:
     if not path.is_file():
         return
     before = read_json(path)
+    try:
+        name, hashes = before["name"], {row: content["config_hash"] for row, content in before["rows"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: describes no sweep. Give this sweep another --workdir.") from error
     changed = [
         row
-        for row, content in before["rows"].items()
-        if row in definition["rows"] and definition["rows"][row]["config_hash"] != content["config_hash"]
+        for row, content in definition["rows"].items()
+        if hashes.get(row, content["config_hash"]) != content["config_hash"]
     ]
-    if before["name"] != definition["name"] or changed:
-        what = f"rows that have changed since: {', '.join(changed)}" if changed else f"the sweep {before['name']!r}"
+    if name != definition["name"] or changed:
+        what = f"rows that have changed since: {', '.join(changed)}" if changed else f"the sweep {name!r}"
         raise UserError(f"{path.parent}: holds {what}. Give this sweep another --workdir.")
 
 
@@ -127,11 +152,7 @@ def _tasks(variants: Sequence[Variant], seeds: int, workdir: Path, retry_failed:
         for directory in directories.values():
             if retry_failed:
                 (directory / ERROR).unlink(missing_ok=True)
-        open_seeds = [
-            seed
-            for seed, directory in directories.items()
-            if not (directory / RESULT).is_file() and not (directory / ERROR).is_file()
-        ]
+        open_seeds = [seed for seed, directory in directories.items() if is_open(directory)]
         if open_seeds:
             configs = [with_values(variant.config, {"seed": seed}) for seed in open_seeds]
             tasks.append(Task(variant.name, configs, [directories[seed] for seed in open_seeds]))
@@ -143,49 +164,19 @@ def _default_workers() -> int:
     return len(available_cpus()) if jax.default_backend() == "cpu" else 1
 
 
-def _execute(tasks: Sequence[Task], workdir: Path, workers: int, say: Say) -> None:
-    """Runs the tasks in processes of their own, `workers` at a time, so that none can harm another."""
-    waiting = list(tasks)
-    running: dict[int, subprocess.Popen[str]] = {}
-    shares = [available_cpus()[k::workers] for k in range(workers)]
-    with stop_requested() as stop:
-        while (waiting and not stop) or running:
-            for worker in set(range(workers)) - running.keys():
-                if waiting and not stop:
-                    running[worker] = _start(waiting.pop(0), workdir, shares[worker], say)
-            if stop:
-                for process in running.values():
-                    process.send_signal(signal.SIGTERM)
-            for worker, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[worker]
-            time.sleep(0.1)
-    if stop:
-        raise Interruption(None)
+def sweep_status(workdir: Path) -> list[dict[str, Any]]:
+    """Row, seed, status and message of every run of a sweep, as its directory tells.
 
+    The status "running" is of a run that a process holds, "stopped" of one that waits to be gone on with.
 
-def _start(task: Task, workdir: Path, cpus: Sequence[int], say: Say) -> subprocess.Popen[str]:
-    path = workdir / "tasks" / f"{task.name}.json"
-    write_task(path, task)
-    command = [sys.executable, "-m", "transformer_jax.sweeps.worker", str(path), ",".join(map(str, cpus))]
-    # A session of its own: Ctrl-C reaches the sweep alone, which passes it on.
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    threading.Thread(target=_follow, args=(task, process, say), daemon=True).start()
-    return process
-
-
-def _follow(task: Task, process: subprocess.Popen[str], say: Say) -> None:
-    """Passes a worker's lines on; runs that a dying worker left without result are marked as failed."""
-    assert process.stdout is not None
-    tail = ""
-    for line in process.stdout:
-        say(line.rstrip("\n"))
-        tail = (tail + line)[-2000:]
-    if process.wait() in (0, 1, STOPPED):
-        return
-    for workdir in task.workdirs:
-        if not (workdir / RESULT).is_file() and not (workdir / ERROR).is_file():
-            message = f"the process of the run ended with status {process.returncode}"
-            write_json(workdir / ERROR, {"type": "ProcessDied", "message": message, "traceback": tail})
+    Raises:
+      UserError: there is no sweep.
+    """
+    runs = []
+    for run in read_sweep(workdir).runs:
+        idle = run.status == "running" and not in_use(workdir / run.path)
+        status = "stopped" if idle else run.status
+        last = max((step for points in run.curves.values() for step in points), default=None)
+        message = run.message or ("" if last is None else f"evaluated at step {last}")
+        runs.append({"row": run.row, "seed": run.seed, "status": status, "message": message})
+    return runs

@@ -1,10 +1,13 @@
 """A process of a sweep: runs one after another, with one compiled program, whatever happens to each.
 
-python -m transformer_jax.sweeps.worker TASK.json CPU,CPU,...
+python -m transformer_jax.sweeps.worker TASK.json CPU,CPU,...     (lives as long as its standard input is open)
 """
 
+import contextlib
 import dataclasses
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +31,12 @@ class Task:
     configs: Sequence[Config]
     workdirs: Sequence[Path]
     population: bool = False
+
+    def only(self, indices: Sequence[int]) -> "Task":
+        """The task with those of its runs."""
+        return dataclasses.replace(
+            self, configs=[self.configs[k] for k in indices], workdirs=[self.workdirs[k] for k in indices]
+        )
 
 
 def write_task(path: Path, task: Task) -> None:
@@ -61,7 +70,8 @@ def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> tup
     seeds = ",".join(str(config.seed) for config in configs)
 
     def say(line: str) -> None:
-        print(f"[{task.name} seed {seeds}] {line}", flush=True)
+        with contextlib.suppress(BrokenPipeError):  # the sweep has died: no fault of this run
+            print(f"[{task.name} seed {seeds}] {line}", flush=True)
 
     try:
         if program is None:
@@ -80,8 +90,15 @@ def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> tup
     return 0, program
 
 
+def _end_with_sweep() -> None:
+    """Ends this process, without a word, when the sweep that holds its standard input dies; its runs can go on."""
+    sys.stdin.read()
+    os._exit(STOPPED)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, 1 if a run failed, 75 if asked to stop."""
+    threading.Thread(target=_end_with_sweep, daemon=True).start()
     use_cpus([int(cpu) for cpu in arguments[1].split(",") if cpu])
     use_persistent_cache()
     try:

@@ -1,0 +1,216 @@
+"""Section 3.2: Eq. 1, multi-head attention against Linen's own, and every score, scale and weighting against NumPy."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from transformer_jax.models import build
+from transformer_jax.models.attention import attention
+from transformer_jax.models.scores import SCALES, SCORES
+from transformer_jax.models.weights import WEIGHTS
+
+B, T, S, H, K, V, D = 2, 3, 4, 2, 6, 5, 8
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def softmax_in_numpy(logits, mask):
+    exponentials = np.where(mask, np.exp(logits - logits.max(-1, keepdims=True)), 0)
+    return exponentials / np.maximum(exponentials.sum(-1, keepdims=True), 1e-30)
+
+
+def test_attention_is_equation_1():
+    q, k, v = normal(B, T, H, K), normal(B, S, H, K), normal(B, S, H, V)
+    found = attention(q, k, v, np.ones((B, 1, T, S), bool), scale=K**-0.5)
+    for b in range(B):
+        for h in range(H):
+            logits = q[b, :, h] @ k[b, :, h].T / np.sqrt(K)
+            expected = softmax_in_numpy(logits, True) @ v[b, :, h]
+            np.testing.assert_allclose(found[b, :, h], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("place", ["encoder", "cross"])
+def test_multi_head_attention_equals_linens_on_shared_weights(place):
+    config = tiny.config()
+    module = build._attention(config.model, place, jnp.float32)()
+    params = {n: {"kernel": normal(D, H, D // H)} for n in ("query", "key", "value")}
+    params["out"] = {"kernel": normal(H, D // H, D)}
+    x_BTD = normal(B, T, D)
+    memory_BSD = x_BTD if place == "encoder" else normal(B, S, D)
+    mask = np.tril(np.ones((T, memory_BSD.shape[1]), bool))[None, None].repeat(B, 0)
+    mask[0, :, -1, 1] = False
+
+    def ours(module, x_BTD, memory_BSD):
+        positions_BT, positions_BS = (np.arange(x.shape[1])[None] for x in (x_BTD, memory_BSD))
+        keys_values = module.keys_and_values(memory_BSD, positions_BS)
+        return module(x_BTD, keys_values, mask, positions_BT, positions_BS, deterministic=True)
+
+    found = nn.apply(ours, module)({"params": params}, x_BTD, memory_BSD)
+    linen = nn.MultiHeadDotProductAttention(H, use_bias=False, deterministic=True)
+    expected = linen.apply({"params": params}, x_BTD, memory_BSD, mask=mask)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_multi_head_attention_equals_linens_with_biases_too():
+    config = tiny.config({"model.attention.use_bias": True})
+    module = build._attention(config.model, "encoder", jnp.float32)()
+    x_BTD, mask, positions = normal(B, T, D), np.ones((B, 1, T, T), bool), np.arange(T)[None]
+    linen = nn.MultiHeadDotProductAttention(H, deterministic=True)
+    params = jax.tree.map(lambda a: normal(*a.shape), linen.init(jax.random.key(0), x_BTD, mask=mask)["params"])
+
+    def ours(module):
+        return module(x_BTD, module.keys_and_values(x_BTD, positions), mask, positions, positions, deterministic=True)
+
+    found = nn.apply(ours, module)({"params": params})
+    np.testing.assert_allclose(found, linen.apply({"params": params}, x_BTD, mask=mask), rtol=1e-5, atol=1e-5)
+
+
+# --- Scores ---
+
+
+def score_in_numpy(name, q, k, params):
+    """Of one query and one key of one head."""
+    if name == "bilinear":
+        return q @ params["kernel"] @ k
+    if name == "additive":
+        return params["v"] @ np.tanh(q + k)
+    cosine = q @ k / np.linalg.norm(q) / np.linalg.norm(k)
+    return {"dot": q @ k, "cosine": K * cosine}[name]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_score(name):
+    q, k = normal(B, T, H, K), normal(B, S, H, K)
+    module = SCORES[name]()
+    shapes = jax.eval_shape(module.init, jax.random.key(0), q, k).get("params", {})
+    params = {n: normal(*leaf.shape) for n, leaf in shapes.items()}
+    found = module.apply({"params": params}, q, k)
+    assert found.shape == (B, H, T, S)
+    for b, h, t, s in np.ndindex(B, H, T, S):
+        own = {n: value[h] for n, value in params.items()}
+        expected = score_in_numpy(name, q[b, t, h], k[b, s, h], own)
+        np.testing.assert_allclose(found[b, h, t, s], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_stay_float32_in_bfloat16(name):
+    q, k = (jnp.asarray(normal(B, T, H, K), jnp.bfloat16) for _ in range(2))
+    found = jax.eval_shape(lambda q, k: SCORES[name]().init_with_output(jax.random.key(0), q, k)[0], q, k)
+    assert found.dtype == jnp.float32
+
+
+# --- Scales ---
+
+SCALES_IN_NUMPY = {"inv_sqrt_d_k": 1 / np.sqrt(K), "none": 1.0, "inv_d_k": 1 / K, "constant": 0.3}
+
+
+class Head(nn.Module):
+    """What a scale sees of the attention module it acts in."""
+
+    name_of_scale: str
+    num_heads: int = H
+    d_k: int = K
+
+    @nn.compact
+    def __call__(self):
+        return SCALES[self.name_of_scale](self, 0.3)
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_scale(name):
+    factor, variables = Head(name).init_with_output(jax.random.key(0))
+    if name == "learned":
+        assert variables["params"]["scale"].shape == (H,)
+        np.testing.assert_allclose(np.broadcast_to(factor, (B, H, T, S)), 1 / np.sqrt(K), rtol=1e-6)
+        changed = Head(name).apply({"params": {"scale": np.float32([2, 3])}})
+        np.testing.assert_array_equal(np.broadcast_to(changed, (B, H, T, S))[0, :, 0, 0], [2, 3])
+    else:
+        assert factor == pytest.approx(SCALES_IN_NUMPY[name])
+        assert "params" not in variables
+
+
+def test_scale_multiplies_relative_scores_but_not_the_bias():
+    q, k, v = normal(B, T, H, K), normal(B, S, H, K), np.eye(S, dtype=np.float32)[None, :, None].repeat(H, 2)
+    v = np.broadcast_to(v, (B, S, H, S))
+    relative, bias = normal(B, H, T, S), normal(B, H, T, S)
+    found = attention(q, k, v, np.ones((B, 1, T, S), bool), scale=0.3, relative_score=relative, bias=bias)
+    logits = 0.3 * (np.einsum("BTHK,BSHK->BHTS", q, k) + relative) + bias
+    np.testing.assert_allclose(np.moveaxis(found, 1, 2), softmax_in_numpy(logits, True), rtol=1e-5, atol=1e-6)
+
+
+# --- Weights ---
+
+
+def sparsemax_in_numpy(row):
+    """The threshold by bisection: the weights max(l - threshold, 0) sum to 1."""
+    low, high = row.min() - 1, row.max()
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.maximum(row - middle, 0).sum() > 1 else (low, middle)
+    return np.maximum(row - high, 0)
+
+
+WEIGHTS_IN_NUMPY = {
+    "softmax": lambda row: np.exp(row) / np.exp(row).sum(),
+    "sigmoid": lambda row: 1 / (1 + np.exp(-row + np.log(len(row)))),
+    "sparsemax": sparsemax_in_numpy,
+    "softmax_off_by_one": lambda row: np.exp(row) / (1 + np.exp(row).sum()),
+    "uniform": lambda row: np.full(len(row), 1 / len(row)),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_over_the_allowed_keys(name):
+    logits, mask = 2 * normal(B, H, T, S), RNG.random((B, 1, T, S)) < 0.7
+    mask[..., 0] = True
+    found = np.asarray(WEIGHTS[name](logits, mask))
+    assert found.shape == (B, H, T, S)
+    for b, h, t in np.ndindex(B, H, T):
+        allowed = mask[b, 0, t]
+        expected = WEIGHTS_IN_NUMPY[name](logits[b, h, t, allowed].astype(np.float64))
+        np.testing.assert_allclose(found[b, h, t, allowed], expected, rtol=1e-5, atol=1e-6)
+        assert np.all(found[b, h, t, ~allowed] == 0)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_row_that_may_attend_to_nothing_is_zero_and_harms_no_gradient(name):
+    logits, mask = normal(B, H, T, S), np.ones((B, 1, T, S), bool)
+    mask[0, 0, 1] = False
+    weights = WEIGHTS[name](logits, mask)
+    gradient = jax.grad(lambda x: jnp.sum(jnp.sin(WEIGHTS[name](x, mask) * np.arange(S))))(logits)
+    assert np.all(weights[0, :, 1] == 0)
+    assert np.all(np.isfinite(gradient))
+    assert np.all(gradient[0, :, 1] == 0)
+    assert np.any(np.delete(np.asarray(gradient), 1, axis=2) != 0) == (name != "uniform")
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_stand_logits_of_any_size(name):
+    logits = np.float32([[[[3e4, -3e4, 0, 3e4]]]])
+    function = functools.partial(WEIGHTS[name], mask_BHTS=np.ones((1, 1, 1, 4), bool))
+    assert np.all(np.isfinite(function(logits)))
+    assert np.all(np.isfinite(jax.grad(lambda x: jnp.sum(function(x) ** 2))(logits)))
+
+
+def test_every_slot_of_one_place_acts_there_alone():
+    """Attention slots can be set for each place apart."""
+    base = tiny.config()
+    params, batch = tiny.params(base), tiny.batch()
+    found = {"base": tiny.logits(base, params, batch)}
+    for place in ("encoder", "decoder", "cross"):
+        found[place] = tiny.logits(tiny.config({f"model.attention.{place}.scale": "none"}), params, batch)
+    found["all"] = tiny.logits(tiny.config({"model.attention.scale": "none"}), params, batch)
+    each = {f"model.attention.{place}.scale": "none" for place in ("encoder", "decoder", "cross")}
+    np.testing.assert_array_equal(tiny.logits(tiny.config(each), params, batch), found["all"])
+    names = list(found)
+    for i, one in enumerate(names):
+        for other in names[:i]:
+            assert not np.allclose(found[one], found[other]), (one, other)

@@ -1,0 +1,133 @@
+"""Every pair of slot values is refused in a sentence or can be built."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from transformer_jax.config import FIELDS, with_values
+from transformer_jax.errors import UserError
+from transformer_jax.models import build
+from transformer_jax.training.objective import teacher_forced_logits
+
+SLOTS = {path: tiny.choices(path) for path in FIELDS if path.startswith("model.") and len(tiny.choices(path)) > 1}
+GENERAL = [path for path in SLOTS if path.startswith("model.attention.") and path.count(".") == 2]
+FACTORS = {path: values for path, values in SLOTS.items() if path not in GENERAL} | {"model.ffn_depth": [2, 1, 3]}
+"""The slots of attention are set for each place apart."""
+
+
+def pairwise(factors, accepted):
+    """Rows such that any two values of any two factors that can stand together do so in one of them, and the rest.
+
+    Greedy, in a fixed order. `accepted(row)` says whether a row, complete or not, can be.
+    """
+    left = {
+        frozenset([(a, x), (b, y)])
+        for a, b in itertools.combinations(factors, 2)
+        for x, y in itertools.product(factors[a], factors[b])
+    }
+    rows, refused = [], []
+    for pair in sorted(left, key=lambda pair: sorted(map(str, pair))):
+        if pair not in left:
+            continue
+        if not accepted(row := dict(pair)):
+            refused.append(row)
+            continue
+        for name in sorted(factors.keys() - row.keys(), key=lambda name: (-len(factors[name]), name)):
+            gain = functools.partial(_new_pairs, left, row, name)
+            ranked = sorted(factors[name], key=gain, reverse=True)
+            row[name] = next(value for value in ranked if accepted(row | {name: value}))
+        left -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
+        rows.append(row)
+    return rows, refused
+
+
+def _new_pairs(left, row, name, value):
+    return sum(frozenset([(name, value), other]) in left for other in row.items())
+
+
+def test_the_rows_cover_every_pair_that_can_be():
+    factors = {"a": [1, 2, 3], "b": ["x", "y"], "c": [True, False]}
+    rows, refused = pairwise(factors, lambda row: not (row.get("a") == 3 and row.get("b") == "y"))
+    assert refused == [{"a": 3, "b": "y"}]
+    assert len(rows) < 11
+    for a, b in itertools.combinations(factors, 2):
+        together = {(row[a], row[b]) for row in rows}
+        assert together == set(itertools.product(factors[a], factors[b])) - {(3, "y")}
+
+
+def test_every_pair_of_slot_values_is_refused_or_built():
+    base = tiny.config()
+    rows, refused = pairwise(FACTORS, lambda row: tiny.accepted(with_values(base, row)))
+    assert 81 <= len(rows) <= 200
+    for row in rows:
+        logits, _ = build_abstractly(with_values(base, row))
+        assert (logits.shape, logits.dtype) == ((2, 4, 11), jnp.float32), row
+    assert 0 < len(refused) < 30
+    for row in refused:
+        with pytest.raises(UserError, match="model"):
+            build.check(with_values(base, row))
+
+
+def build_abstractly(config):
+    """Shapes of logits and variables."""
+    model, key = build.build_model(config.model), jax.random.key(0)
+    inputs, targets = jnp.ones((2, 3), jnp.int32), jnp.ones((2, 4), jnp.int32)
+    rngs = {"params": key, "dropout": key}
+    return jax.eval_shape(lambda: model.init_with_output(rngs, inputs, targets, deterministic=False))
+
+
+HEADS_DO_NOT_FILL = {"model.num_heads": 3, "model.d_k": 4, "model.d_v": 4}
+REFUSED = [
+    ({"model.attention.output_projection": "none", **HEADS_DO_NOT_FILL}, ["12", "d_model = 8"]),
+    ({"model.attention.projections": "no_query", **HEADS_DO_NOT_FILL}, ["d_k = 12", "d_model = 8"]),
+    ({"model.attention.cross.projections": "no_key", **HEADS_DO_NOT_FILL}, ["attention.cross", "d_k = 12"]),
+    ({"model.attention.decoder.projections": "no_value", **HEADS_DO_NOT_FILL}, ["attention.decoder", "d_v = 12"]),
+    ({"model.attention.projections": "none", "model.d_v": 3}, ["d_v = 6", "d_model = 8"]),
+    ({"model.attention.projections": "shared_key_value", "model.d_k": 3}, ["d_k = d_v", "3 and 4"]),
+    ({"model.attention.projections": "shared", "model.d_v": 3}, ["d_k = d_v", "4 and 3"]),
+    ({"model.positions": "rotary", "model.d_k": 3}, ["d_k = 3", "odd"]),
+    ({"model.positions": "rotary", "model.attention.encoder.score": "additive"}, ["attention.encoder.score"]),
+    ({"model.feed_forward": "swiglu", "model.ffn_depth": 3}, ["ffn_depth = 3", "swiglu"]),
+    ({"model.feed_forward": "gelu", "model.ffn_depth": 1}, ["gelu", "ffn_depth = 1"]),
+    ({"model.feed_forward": "none()"}, ["model.feed_forward", "none()"]),
+    ({"model.positions": "learned(max_length=23)"}, ["max_length=66"]),
+    ({"model.positions": "t5(buckets=3)"}, ["t5(buckets=3)", "4 buckets"]),
+    ({"model.positions": "t5(max_distance=8)"}, ["max_distance"]),
+    ({"model.positions": "index(divisor=0)"}, ["divisor"]),
+    ({"model.positions": "sinusoidal(bass=10)"}, ["'bass'", "'base'"]),
+    ({"model.attention.decoder.weights": "softmacks"}, ["model.attention.decoder.weights", "'softmax'"]),
+    ({"data.joint_vocabulary": False}, ["three_way", "joint_vocabulary"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), REFUSED, ids=[str(sorted(o.items())[0]) for o, _ in REFUSED])
+def test_what_cannot_be_built_is_refused_in_a_sentence(overrides, words):
+    with pytest.raises(UserError) as refused:
+        build.check(tiny.config(overrides))
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_rotary_leaves_cross_attention_free():
+    build.check(tiny.config({"model.positions": "rotary", "model.attention.cross.score": "additive"}))
+
+
+def test_depth_does_not_grow_the_program():
+    def equations(layers):
+        config = tiny.config({"model.num_encoder_layers": layers, "model.num_decoder_layers": layers})
+        params = jax.eval_shape(functools.partial(build.init_params, config.model), jax.random.key(0))
+        batch = {"inputs": jnp.ones((2, 3), jnp.int32), "targets": jnp.ones((2, 4), jnp.int32)}
+        jaxpr = jax.make_jaxpr(functools.partial(teacher_forced_logits, config, key=None))(params, batch)
+        return str(jaxpr).count("dot_general")
+
+    assert equations(2) == equations(7) > 0
+
+
+def test_a_cache_has_layers_and_batch_in_front():
+    cache = build.start_cache(tiny.config({"model.d_v": 3}).model, batch_size=5, max_length=7)
+    assert (cache.keys.shape, cache.values.shape) == ((2, 5, 7, 2, 4), (2, 5, 7, 2, 3))
+    assert cache.length == 0

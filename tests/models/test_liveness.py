@@ -1,0 +1,120 @@
+"""A knob that does nothing is a bug: each field matters exactly where it says that it is read.
+
+A field matters if another value of it changes the parameters, or what a tiny training step computes from the same
+parameters, dropout on. All values of slots and of fields with named choices are tried, one after another.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from transformer_jax.config import FIELDS, is_read, replace, value_at, with_values
+from transformer_jax.training.objective import OBJECTIVES
+
+ONE_CHOICE = {"model.family"}
+PLACES = [f"model.attention.{place}" for place in ("encoder", "decoder", "cross")]
+NUMBERS = {"model.d_k": [6], "model.d_v": [6], "model.source_vocab_size": [17], "model.norm_epsilon": [0.5]}
+CONDITIONS = [  # in this config that field is read, or not
+    ("model.attention.scale_value", {"model.attention.scale": "constant"}, True),
+    ("model.attention.scale_value", {"model.attention.decoder.scale": "constant"}, True),
+    ("model.attention.scale_value", {"model.attention.scale": "constant", "model.attention.weights": "uniform"}, False),
+    ("model.attention.encoder.scale_value", {"model.attention.scale": "constant"}, True),
+    ("model.attention.cross.scale_value", {"model.attention.cross.scale": "constant"}, True),
+    ("model.attention.cross.scale_value", {"model.attention.decoder.scale": "constant"}, False),
+    ("model.attention.use_bias", {"model.attention.projections": "none"}, True),
+    (
+        "model.attention.use_bias",
+        {"model.attention.projections": "none", "model.attention.output_projection": "none"},
+        False,
+    ),
+    (
+        "model.attention.encoder.use_bias",
+        {"model.attention.encoder.projections": "none", "model.attention.encoder.output_projection": "none"},
+        False,
+    ),
+    ("model.attention.scale", {f"{place}.scale": "inv_sqrt_d_k" for place in PLACES}, False),
+    ("model.attention.dropout_rate", {f"{place}.dropout_rate": 0.5 for place in PLACES}, False),
+    ("model.attention.dropout_rate", {f"{place}.dropout_rate": 0.5 for place in PLACES[:2]}, True),
+    ("model.source_vocab_size", {"model.embedding.tying": "none"}, True),
+    ("model.d_ff", {"model.feed_forward": "none"}, False),
+    ("model.d_ff", {"model.ffn_depth": 1}, False),
+    ("model.ffn_depth", {"model.feed_forward": "none"}, False),
+    ("model.ffn_dropout_rate", {"model.feed_forward": "none"}, False),
+    ("model.ffn_dropout_rate", {"model.ffn_depth": 1}, False),
+    ("model.norm_epsilon", {"model.norm": "none"}, False),
+    ("model.norm_epsilon", {"model.norm": "none", "model.attention.decoder.qk_norm": "rms_norm"}, True),
+]
+
+
+def alternatives(path, config):
+    """Other values of a field than the one it has, or inherits."""
+    place = next((place for place in PLACES if path.startswith(f"{place}.")), "model.attention")
+    value = value_at(config, path.replace(place, "model.attention"))
+    if choices := tiny.choices(path):
+        return [choice for choice in choices if choice != value]
+    if path in NUMBERS:
+        return NUMBERS[path]
+    return [value / 2 + 0.2] if FIELDS[path].base_type is float else [2 * value]
+
+
+@functools.cache
+def computed(config):
+    """Loss and token count of a step, dropout on; the loss is not averaged, so that nothing small is lost."""
+    batch = jax.tree.map(jnp.asarray, tiny.batch())
+    with jax.disable_jit():
+        loss, _, sums = OBJECTIVES[config.model.family](config)(tiny.params(config), batch, jax.random.key(1))
+    return float(loss), float(sums["nll"][0])
+
+
+def differs(config, other):
+    return tiny.shapes(config) != tiny.shapes(other) or computed(config) != computed(other)
+
+
+@pytest.mark.parametrize("path", [path for path in FIELDS if path.startswith("model.") and path not in ONE_CHOICE])
+def test_field_of_the_base(path):
+    check(path, tiny.config())
+
+
+@pytest.mark.parametrize(("path", "overrides", "read"), CONDITIONS)
+def test_field_that_is_read_under_a_condition(path, overrides, read):
+    config = tiny.config(overrides)
+    assert is_read(FIELDS[path], config) == read
+    check(path, config)
+
+
+def test_every_condition_is_seen_true_and_false():
+    """Those of one place have the condition of all."""
+    conditional = {p for p, f in FIELDS.items() if p.startswith("model.") and f.knob.read_if is not None}
+    for path in conditional - {p for p in FIELDS if p.startswith(tuple(PLACES))}:
+        seen = {read for tried, _, read in CONDITIONS if tried == path}
+        assert seen | {is_read(FIELDS[path], tiny.config())} == {True, False}, path
+
+
+def check(path, config):
+    read = is_read(FIELDS[path], config)
+    tried = [replace(config, {path: value}) for value in alternatives(path, config)]
+    tried = [other for other in tried if tiny.accepted(other)]
+    assert tried, f"no other value of {path} is accepted"
+    for other in tried[:1] if path.startswith(tuple(PLACES)) else tried:
+        assert differs(config, other) == read, f"{path} = {value_at(other, path)!r}: is_read says {read}"
+
+
+def test_label_smoothing_changes_the_loss_and_not_the_nll():
+    (loss, nll), (other_loss, other_nll) = (computed(tiny.config({"train.label_smoothing": e})) for e in (0.1, 0.3))
+    assert loss != other_loss
+    assert nll == other_nll
+
+
+@pytest.mark.parametrize("path", [path for path, f in FIELDS.items() if f.knob.traced and path.startswith("model.")])
+def test_a_traced_number_gives_what_the_constant_gives(path):
+    config = tiny.config({"model.attention.scale": "constant", path: 0.3})
+    traced = with_values(config, {path: jnp.float32(0.3)})
+    batch, params = jax.tree.map(jnp.asarray, tiny.batch()), tiny.params(config)
+    with jax.disable_jit():
+        loss, _, _ = OBJECTIVES["transformer"](traced)(params, batch, jax.random.key(1))
+    assert float(loss) == pytest.approx(computed(config)[0], rel=1e-5)
+    assert np.isfinite(loss)

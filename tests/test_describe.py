@@ -1,0 +1,39 @@
+"""What a config amounts to."""
+
+import pytest
+import tiny
+
+from transformer_jax.config import freeze
+from transformer_jax.describe import describe
+from transformer_jax.errors import UserError
+
+
+def test_modules_sum_to_the_parameters_and_memory_follows():
+    found = describe(tiny.config({"model.embedding.tying": "decoder", "model.source_vocab_size": 13}))
+    modules = found["modules"]
+    assert modules["source_embedding.embedding"] == 13 * 8
+    assert modules["encoder_layers.self_attention"] == 4 * 8 * 8
+    assert modules["decoder_layers.cross_attention"] == 2 * 4 * 8 * 8
+    assert modules["decoder_layers.feed_forward"] == 2 * (8 * 12 + 12 + 12 * 8 + 8)
+    assert found["parameters"] == sum(modules.values())
+    assert found["state_bytes"] == 16 * found["parameters"]
+
+
+@pytest.mark.parametrize("tying", tiny.choices("model.embedding.tying"))
+def test_flops_are_six_for_each_weight_that_a_token_meets_lookups_are_free(tying):
+    found = describe(tiny.config({"model.embedding.tying": tying, "model.embedding.output_bias": True}))
+    encoder = 4 * 8 * 8 + 2 * 8 * 12
+    decoder = 2 * (8 * 8 * 8 + 2 * 8 * 12)
+    assert found["flops_per_token"] == 6 * (encoder + decoder + 11 * 8)
+
+
+def test_what_is_not_used_is_said():
+    assert "model.d_ff" in describe(tiny.config({"model.ffn_depth": 1}))["not_used"]
+    assert "model.d_ff" not in describe(tiny.config())["not_used"]
+
+
+def test_a_config_without_vocabulary_or_with_an_impossible_pair_is_refused():
+    with pytest.raises(UserError, match=r"model\.vocab_size"):
+        describe(freeze({}))
+    with pytest.raises(UserError, match="rotary"):
+        describe(tiny.config({"model.positions": "rotary", "model.attention.score": "additive"}))

@@ -1,0 +1,140 @@
+"""Every row on every config: accepted, buildable, with as many parameters as it should have."""
+
+import ast
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from configs.rows import NOTES, PARTNERS, ROWS
+from transformer_jax.config import Config, attention_at
+from transformer_jax.errors import UserError
+from transformer_jax.loading import load_config
+from transformer_jax.program import validate
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+FILES = sorted(path.name for path in CONFIGS.glob("*.py") if "def get_config" in path.read_text())
+VOCABULARY = {"model.vocab_size": 37_000}
+
+
+@functools.cache
+def load(file: str, row: str = "base") -> Config:
+    return load_config(f"{CONFIGS / file}:{row}", VOCABULARY)
+
+
+def counted(config: Config) -> int:
+    return sum(int(np.prod(shape)) for shape in tiny.shapes(config).values())
+
+
+def by_hand(config: Config) -> int:
+    """Section 3 added up, for the rows of `configs/rows.py`."""
+    model = config.model
+    d, h, (d_k, d_v) = model.d_model, model.num_heads, model.head_widths
+
+    def attention(place: str) -> int:
+        slots = attention_at(model, place)
+        projections = d * h * (2 * d_k + d_v) + (h * d_v * d if slots.output_projection == "linear" else 0)
+        return projections + (h if slots.scale == "learned" else 0) + 2 * d
+
+    widths = [d, *[model.d_ff] * (model.ffn_depth - 1), d]
+    feed_forward = sum(a * b + b for a, b in zip(widths, widths[1:], strict=False)) + 2 * d
+    encoder = attention("encoder") + feed_forward
+    decoder = attention("decoder") + attention("cross") + feed_forward
+    return model.vocab_size * d + model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
+
+
+def test_there_are_the_configs_that_the_documents_name():
+    assert {"base.py", "scan.py", "scan_short.py", "multi30k.py"} <= set(FILES)
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("file", FILES)
+def test_row(file, row):
+    config = load(file, row)
+    validate(config)
+    assert counted(config) == by_hand(config)
+    assert (config == load(file)) == (
+        row == "base" or config.model.num_heads == load(file).model.num_heads == _heads(row)
+    )
+
+
+def _heads(row):
+    return ROWS[row].get("model.num_heads") if isinstance(ROWS[row], dict) else None
+
+
+@pytest.mark.parametrize(("row", "partner"), PARTNERS.items())
+def test_partners_have_equal_parameters_within_a_thousandth(row, partner):
+    ours, theirs = counted(load("base.py", row)), counted(load("base.py", partner))
+    assert abs(ours - theirs) / theirs <= 0.001
+    assert load("base.py", row) != load("base.py", partner)
+
+
+EXACT = {
+    "no_wo": 58_327_040,
+    "no_wo_partner": 58_327_040,
+    "ffn_depth_1": 41_000_960,
+    "ffn_depth_3": 113_401_856,
+    "ffn_depth_4": 163_758_080,
+    "heads_1": 63_045_632,
+    "heads_32": 63_045_632,
+}
+
+
+@pytest.mark.parametrize("row", EXACT)
+def test_parameters_of_rows_that_the_documents_give(row):
+    assert counted(load("base.py", row)) == EXACT[row]
+
+
+@pytest.mark.parametrize(
+    ("row", "d_ff"),
+    [
+        ("ffn_depth_1_partner", 256),
+        ("ffn_depth_3_matched", 1024),
+        ("ffn_depth_4_matched", 799),
+        ("no_wo_matched", 2432),
+    ],
+)
+def test_matched_rows_have_the_d_ff_that_the_documents_give(row, d_ff):
+    assert abs(load("base.py", row).model.d_ff - d_ff) <= 1
+
+
+def test_heads_at_fixed_d_k_are_confounded_with_size_and_say_so():
+    rows = [row for row in ROWS if row.endswith("fixed_d_k")]
+    sizes = {row: counted(load("base.py", row)) / 1e6 for row in rows}
+    assert sizes["heads_1_fixed_d_k"] == pytest.approx(46.5, abs=0.05)
+    assert sizes["heads_32_fixed_d_k"] == pytest.approx(119.7, abs=0.05)
+    assert all("size" in NOTES[row] for row in rows)
+
+
+def test_rows_that_depend_on_the_base_follow_its_overrides():
+    wide = {**VOCABULARY, "model.d_model": 256, "model.d_ff": 600}
+    config = load_config(f"{CONFIGS / 'base.py'}:no_wo_partner", wide)
+    assert config.model.head_widths == (16, 32)
+    assert counted(config) == counted(load_config(f"{CONFIGS / 'base.py'}:no_wo", wide))
+    config = load_config(f"{CONFIGS / 'base.py'}:heads_4_fixed_d_k", {**VOCABULARY, "model.num_heads": 16})
+    assert (config.model.num_heads, config.model.d_k) == (16, 32)  # what the user says wins over the row
+    matched = load_config(f"{CONFIGS / 'base.py'}:ffn_depth_3_matched", wide)
+    assert counted(matched) == pytest.approx(counted(load_config(str(CONFIGS / "base.py"), wide)), rel=0.001)
+
+
+def test_partners_and_notes_are_rows():
+    assert set(PARTNERS) | set(PARTNERS.values()) | set(NOTES) <= set(ROWS)
+
+
+def test_an_unknown_row_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="'no_wo'"):
+        load_config(f"{CONFIGS / 'base.py'}:no_w0")
+
+
+@pytest.mark.parametrize("file", ["rows.py", *FILES])
+def test_configs_import_the_schema_alone(file):
+    tree = ast.parse((CONFIGS / file).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert {name for name in imported if not name.startswith("configs")} <= {
+        "transformer_jax.config",
+        "collections.abc",
+        "typing",
+    }

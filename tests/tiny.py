@@ -1,0 +1,146 @@
+"""A Transformer so small that its forward pass runs without being compiled, and batches for it.
+
+Compiling is what costs time here. Under `jax.disable_jit()` a forward pass takes a quarter of a second for any variant,
+because the operations, once compiled, are shared by all of them.
+"""
+
+import functools
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.config import FIELDS, Config, ModelConfig, freeze
+from transformer_jax.data.vocabulary import BOS, EOS, PAD
+from transformer_jax.errors import UserError
+from transformer_jax.models import build
+from transformer_jax.models.feed_forward import FEED_FORWARDS
+from transformer_jax.models.positions import POSITIONS
+from transformer_jax.models.projections import PROJECTIONS
+from transformer_jax.models.scores import SCALES, SCORES
+from transformer_jax.models.weights import WEIGHTS
+from transformer_jax.training.objective import teacher_forced_logits
+
+SIZES = {
+    "model.vocab_size": 11,
+    "model.d_model": 8,
+    "model.num_heads": 2,
+    "model.d_ff": 12,
+    "model.num_encoder_layers": 1,
+    "model.num_decoder_layers": 2,
+    "data.max_length": 16,
+}
+TABLES: dict[str, Mapping[str, Any]] = {
+    "model.positions": POSITIONS,
+    "model.attention.score": SCORES,
+    "model.attention.scale": SCALES,
+    "model.attention.weights": WEIGHTS,
+    "model.attention.projections": PROJECTIONS,
+    "model.feed_forward": FEED_FORWARDS,
+}
+ALONE = ("uniform",)
+"""Entries that make those of other slots idle."""
+
+
+def config(overrides: Mapping[str, Any] | None = None) -> Config:
+    return freeze({**SIZES, **(overrides or {})})
+
+
+def choices(path: str) -> list[Any]:
+    """All values of a slot or of a field with named choices, the paper's first; [] for other fields."""
+    field = FIELDS[path]
+    name = path.rpartition(".")[2]
+    for slot, table in TABLES.items():
+        if path == slot or (path.startswith("model.attention.") and slot == f"model.attention.{name}"):
+            return list(table)
+    if typing.get_origin(field.base_type) is typing.Literal:
+        return list(typing.get_args(field.base_type))
+    return [False, True] if field.base_type is bool else []
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every parameter, without making any."""
+    return {
+        jax.tree_util.keystr(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(_abstract(config.model))
+    }
+
+
+@functools.cache
+def _abstract(model: ModelConfig) -> Any:
+    return jax.eval_shape(functools.partial(build.init_params, model), jax.random.key(0))
+
+
+def params(config: Config, seed: int = 0) -> Any:
+    """Random values for every parameter, biases and scales too: nothing is hidden behind a zero."""
+    rng = np.random.default_rng(seed)
+
+    def values(path: Any, leaf: Any) -> jax.Array:
+        centre = 1.0 if path[-1].key == "scale" else 0.0
+        return jnp.asarray(centre + 0.4 * rng.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(values, _abstract(config.model))
+
+
+def sentences(lengths: list[int], width: int, seed: int = 0, vocab_size: int = 11) -> np.ndarray:
+    """int32[B, width]: random words, EOS, padding."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(max(PAD, BOS, EOS) + 1, vocab_size, (len(lengths), width))
+    columns, ends = np.arange(width), np.asarray(lengths)[:, None]
+    tokens = np.where(columns == ends - 1, EOS, tokens)
+    return np.where(columns < ends, tokens, PAD).astype(np.int32)
+
+
+def batch(seed: int = 0, rows: int = 4) -> dict[str, np.ndarray]:
+    """Sources of 1 to 6 tokens and targets of 1 to 5: every row has another number of tokens than its neighbours."""
+    inputs = [6 - i % 6 for i in range(rows)]
+    targets = [1 + (i + 2) % 5 for i in range(rows)]
+    return {"inputs": sentences(inputs, 6, seed), "targets": sentences(targets, 5, seed + 1)}
+
+
+def logits(config: Config, params: Any, batch: Mapping[str, Any], key: jax.Array | None = None) -> np.ndarray:
+    """Teacher-forced logits, not compiled."""
+    with jax.disable_jit():
+        return np.asarray(teacher_forced_logits(config, params, jax.tree.map(jnp.asarray, dict(batch)), key))
+
+
+def accepted(config: Config) -> bool:
+    try:
+        build.check(config)
+    except UserError:
+        return False
+    return True
+
+
+def covering() -> list[dict[str, Any]]:
+    """A few overrides that together hold every entry of every slot, each where it acts."""
+    paths = [p for p in FIELDS if p.startswith("model.") and choices(p) and not _left_out(p)]
+    left = {path: [c for c in choices(path) if c != FIELDS[path].default] for path in paths}
+    rows = []
+    for path in paths:
+        for entry in [c for c in left[path] if c in ALONE]:
+            rows.append({path: entry})
+            left[path].remove(entry)
+    while any(left.values()):
+        row: dict[str, Any] = {}
+        for path, entries in left.items():
+            entry = next((e for e in entries if accepted(config({**row, path: e}))), None)
+            if entry is not None:
+                row[path] = entry
+                entries.remove(entry)
+        assert row, f"no config accepts {left}"
+        rows.append(row)
+    return rows
+
+
+def _left_out(path: str) -> bool:
+    one_place = path.startswith(("model.attention.encoder.", "model.attention.decoder.", "model.attention.cross."))
+    return one_place or path in ("model.dtype", "model.decoder_mask")
+
+
+def name(overrides: Mapping[str, Any]) -> str:
+    """For the names of tests."""
+    return ",".join(f"{path.rpartition('.')[2]}={value}" for path, value in overrides.items())

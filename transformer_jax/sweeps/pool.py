@@ -1,0 +1,124 @@
+"""The processes of a sweep: each task has its own, so that no run can harm another."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from transformer_jax.compilation import available_cpus
+from transformer_jax.run import Interruption, stop_requested
+from transformer_jax.run_directory import ERROR, RESULT, write_json
+from transformer_jax.sweeps.worker import Task, write_task
+
+Say = Callable[[str], None]
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    directory: Path,
+    workers: int,
+    time_limit: float | None,
+    environment: Mapping[str, str],
+    say: Say,
+) -> None:
+    """Runs the tasks, `workers` at a time. A run whose process dies is marked as failed, and those after it go on.
+
+    Args:
+      directory: where the tasks are written for the processes.
+      time_limit: seconds for a run, the start of its process included; a run that takes longer is ended.
+      environment: variables of the processes.
+
+    Raises:
+      Interruption: asked to stop; every run has saved its state.
+    """
+    waiting = list(tasks)
+    running: dict[int, _Worker] = {}
+    shares = [available_cpus()[k::workers] for k in range(workers)]
+    with stop_requested() as stop:
+        while (waiting and not stop) or running:
+            for place in set(range(workers)) - running.keys():
+                if waiting and not stop:
+                    running[place] = _Worker(waiting.pop(0), directory, shares[place], environment, say)
+            for place, worker in list(running.items()):
+                if stop:  # again and again: a worker may be between two runs, where nobody listens
+                    worker.stop()
+                elif time_limit is not None:
+                    worker.check_time(time_limit)
+                if worker.has_ended():
+                    left = running.pop(place).close(stopped=bool(stop))
+                    waiting[:0] = [left] if left else []
+            time.sleep(0.1)
+    if stop:
+        raise Interruption(None)
+
+
+def is_open(workdir: Path) -> bool:
+    """Whether the run has neither finished nor failed."""
+    return not (workdir / RESULT).is_file() and not (workdir / ERROR).is_file()
+
+
+class _Worker:
+    """A task in its process, and a thread that passes its lines on."""
+
+    def __init__(self, task: Task, directory: Path, cpus: Sequence[int], environment: Mapping[str, str], say: Say):
+        self._task, self._say = task, say
+        path = directory / f"{task.name}.json"
+        write_task(path, task)
+        command = [sys.executable, "-m", "transformer_jax.sweeps.worker", str(path), ",".join(map(str, cpus))]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # never written to: it ends with this process, and the worker with it
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+        )
+        self._end = ""  # why this process was ended from here
+        self._tail = ""
+        self._open = len(task.workdirs)
+        self._since = time.monotonic()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._say(line.rstrip("\n"))
+            self._tail = (self._tail + line)[-2000:]
+
+    def stop(self) -> None:
+        """Asks the process to save and end."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def check_time(self, limit: float) -> None:
+        """Ends the process if its present run takes longer than `limit` seconds."""
+        if (still_open := len(self._open_runs())) != self._open:
+            self._open, self._since = still_open, time.monotonic()
+        if time.monotonic() - self._since > limit:
+            self._end = f"the run took longer than the time limit of {limit:g} seconds"
+            self._process.kill()
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def _open_runs(self) -> list[int]:
+        return [k for k, workdir in enumerate(self._task.workdirs) if is_open(workdir)]
+
+    def close(self, stopped: bool) -> Task | None:
+        """After the end: marks the run that the process died of, unless it was `stopped`; a task of those after it."""
+        self._reader.join()
+        left = self._open_runs()
+        if stopped or not left:
+            return None
+        first = len(left) if self._task.population else 1
+        message = self._end or f"the process of the run ended with status {self._process.returncode}"
+        for k in left[:first]:
+            self._say(f"[{self._task.name} seed {self._task.configs[k].seed}] failed: {message}")
+            error = {"type": "ProcessEnded", "message": message, "traceback": self._tail}
+            write_json(self._task.workdirs[k] / ERROR, error)
+        return self._task.only(left[first:]) if left[first:] else None
