@@ -61,7 +61,9 @@ class Checkpoints:
           UserError: the save before this one failed (a full disk, say).
         """
         self.wait()
-        self._pending = self._worker.submit(self._write, step, state, progress)
+        # Made into text now: the loop goes on changing what `progress` refers to.
+        remembered = json.dumps({"schema": SCHEMA, "step": step, **progress})
+        self._pending = self._worker.submit(self._write, step, state, remembered)
 
     def wait(self) -> None:
         """Until the last save is complete; UserError if it failed."""
@@ -75,7 +77,7 @@ class Checkpoints:
                 f"{self._directory}: the checkpoint could not be written ({error}). Earlier checkpoints are intact."
             ) from error
 
-    def _write(self, step: int, state: Tree, progress: dict[str, Any]) -> None:
+    def _write(self, step: int, state: Tree, remembered: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         unfinished = self._directory / f"{UNFINISHED}{step}"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -83,7 +85,7 @@ class Checkpoints:
         try:
             with ocp.PyTreeCheckpointer() as checkpointer:
                 checkpointer.save(unfinished / STATE, state)
-            (unfinished / PROGRESS).write_text(json.dumps({"schema": SCHEMA, "step": step, **progress}))
+            (unfinished / PROGRESS).write_text(remembered)
             (unfinished / MANIFEST).write_text(json.dumps(_hashes(unfinished), indent=1))
             _flush(unfinished)
             shutil.rmtree(self._path(step), ignore_errors=True)

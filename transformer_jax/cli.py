@@ -15,7 +15,7 @@ from transformer_jax.data.parallel_text import decode_lines
 from transformer_jax.describe import describe
 from transformer_jax.doctor import diagnose
 from transformer_jax.errors import UserError
-from transformer_jax.loading import load_config, parse_override, split_specs
+from transformer_jax.loading import load_config, load_module, parse_override, split_specs
 from transformer_jax.run import Interruption, describe_metrics, train
 from transformer_jax.run_directory import one_line
 from transformer_jax.saved_run import evaluate_run, score_files, translate, watch_run
@@ -152,6 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
 
+    command = add(
+        "benchmark", _benchmark, "Run a file of benchmarks/ on a config.",
+        "benchmark populations --config=configs/scan_short.py",
+    )  # fmt: skip
+    command.add_argument("name", help="populations")
+    command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
+
     add(
         "doctor", _doctor, "Devices, versions and corpora, and how to get what is missing.",
         "doctor", takes_config=False,
@@ -256,6 +263,13 @@ def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
     ]
     lines += [f"not used: {path}" for path in figures["not_used"]]
     _print(options, figures, lines)
+    return 0
+
+
+def _benchmark(options: argparse.Namespace, overrides: Overrides) -> int:
+    benchmark = load_module(ROOT / "benchmarks" / f"{options.name}.py", "run")
+    rows = benchmark.run(load_config(options.config, overrides), say=_say(options))
+    _print(options, {"benchmark": options.name, "rows": rows}, [])
     return 0
 
 

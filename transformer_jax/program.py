@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ class Program:
         """One tree for each run of the program."""
         if self.lanes is None:
             return [state]
-        return [jax.tree.map(operator.itemgetter(k), state) for k in range(self.lanes)]
+        return [jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), state) for k in range(self.lanes)]
 
     def stack(self, states: Sequence[Any]) -> Any:
         """The inverse of `unstack`."""

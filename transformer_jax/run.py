@@ -307,6 +307,7 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
     step, save = start, start > 0
     for step in range(start + 1, train.steps + 1):
         if not any(run.open for run in runs):
+            step -= 1  # this one is not taken
             break
         state, sums = program.step(state, program.batch(step - 1, seeds), lane)
         pending.append((step, sums))

@@ -46,8 +46,8 @@ def build_step(
         measured: Sums = {
             "loss": (loss, count),
             **sums,
-            "gradient_norm": (optax.global_norm(gradient), one),
-            "update_norm": (optax.global_norm(updates), one),
+            "gradient_norm": (optax.tree.norm(gradient), one),
+            "update_norm": (optax.tree.norm(updates), one),
             "learning_rate": (build_schedule(lane_config)(state.step - state.skipped + 1), one),
         }
         finite = jnp.isfinite(loss) & jnp.isfinite(measured["gradient_norm"][0])

@@ -1,0 +1,272 @@
+"""Checkpoints: what was damaged is noticed, named and set aside; what is kept, averaged and refused."""
+
+import contextlib
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from transformer_jax import checkpoint
+from transformer_jax.checkpoint import Checkpoints, average, find_damage
+from transformer_jax.errors import UserError
+from transformer_jax.program import state_template
+from transformer_jax.run_directory import read_config
+from transformer_jax.saved_run import load_params
+
+TEMPLATE = {"a": np.zeros((2, 3), np.float32), "b": {"c": np.zeros((), np.int32)}}
+
+
+def tree(value: float) -> dict:
+    return {"a": np.full((2, 3), value, np.float32), "b": {"c": np.asarray(int(value), np.int32)}}
+
+
+@pytest.fixture
+def saved(tmp_path) -> Checkpoints:
+    """Checkpoints at the steps 1, 2 and 3."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", warn=lambda line: None)
+    for step in (1, 2, 3):
+        checkpoints.save(step, tree(step), {"best_step": step})
+    checkpoints.wait()
+    return checkpoints
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    """The directory of one checkpoint; read only."""
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("one"))
+    checkpoints.save(7, tree(7), {"best_step": None})
+    checkpoints.wait()
+    return checkpoints._path(7)
+
+
+def test_what_was_saved_comes_back(saved):
+    assert saved.steps() == [1, 2, 3]
+    state, progress = saved.restore(TEMPLATE, 2)
+    np.testing.assert_array_equal(state["a"], tree(2)["a"])
+    assert state["a"].dtype == np.float32
+    assert state["b"]["c"] == 2
+    assert progress["best_step"] == 2
+
+
+def test_progress_is_what_it_was_when_the_save_began(tmp_path):
+    checkpoints, progress = Checkpoints(tmp_path / "checkpoints"), {"window": {"loss": [1.0, 1.0]}}
+    checkpoints.save(1, tree(1), progress)
+    progress["window"]["loss"][0] = 99.0  # as the loop does while the save is under way
+    checkpoints.wait()
+    assert checkpoints.restore(TEMPLATE, 1)[1]["window"] == {"loss": [1.0, 1.0]}
+
+
+def damage_file(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :])
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
+def test_damage_in_any_file_is_noticed_and_named(tmp_path, one, how):
+    files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file() and path.stat().st_size]
+    assert len(files) > 5
+    for name in files:
+        damaged = tmp_path / "damaged"
+        shutil.copytree(one, damaged)
+        assert find_damage(damaged) is None
+        damage_file(damaged / name, how)
+        assert str(name) in (find_damage(damaged) or "")
+        shutil.rmtree(damaged)
+
+
+def test_the_newest_undamaged_is_taken_and_the_damaged_set_aside(saved, tmp_path):
+    said: list[str] = []
+    saved._warn = said.append
+    damage_file(tmp_path / "checkpoints/00000003/progress.json", "flipped")
+    damage_file(tmp_path / "checkpoints/00000002/manifest.json", "missing")
+    assert saved.newest_good() == 1
+    assert saved.steps() == [1]
+    assert "Checkpoint 3 is damaged (progress.json has changed); it was set aside" in said[0]
+    assert "Checkpoint 2 is damaged (manifest.json is missing" in said[1]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000001", "damaged-2", "damaged-3"]
+
+
+def test_where_all_are_damaged_it_is_refused_every_time(saved, tmp_path):
+    for path in (tmp_path / "checkpoints").glob("*/progress.json"):
+        damage_file(path, "truncated")
+    for _ in range(2):
+        with pytest.raises(UserError, match="every checkpoint is damaged"):
+            saved.newest_good()
+
+
+def test_directories_that_are_no_checkpoints_are_ignored(saved, tmp_path):
+    for name in ("unfinished-4", "damaged-5", "6", "0000000x", "٠٠٠٠٠٠٠٩"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    assert saved.steps() == [1, 2, 3]
+    assert saved.newest_good() == 3
+
+
+def test_cut_back_deletes_what_lies_after_the_step(saved, tmp_path):
+    (tmp_path / "checkpoints" / "unfinished-4").mkdir()
+    saved.cut_back(2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["00000001", "00000002"]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ({**TEMPLATE, "a": np.zeros((2, 4), np.float32)}, "a has shape (2, 3), but the model's has (2, 4)"),
+        ({"a": TEMPLATE["a"]}, "not of this model"),
+        ({**TEMPLATE, "more": TEMPLATE["a"]}, "not of this model"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(saved, template, said):
+    with pytest.raises(UserError) as refused:
+        saved.restore(template, 1)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("progress", ["[]", "{}", '{"schema": 2}', "{", '{"schema": null}', "[" * 100_000])
+def test_progress_of_another_schema_is_refused(saved, tmp_path, progress):
+    (tmp_path / "checkpoints/00000003/progress.json").write_text(progress)
+    with pytest.raises(UserError, match=r"schema|damaged"):
+        saved.progress(3)
+
+
+def test_a_step_that_is_not_there_is_refused_with_the_list(saved):
+    with pytest.raises(UserError, match=r"no checkpoint at step 9. There are: \[1, 2, 3\]"):
+        saved.restore(TEMPLATE, 9)
+
+
+class Trap:
+    """Says so where it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("unpickled"),)
+
+
+def test_a_pickle_in_a_checkpoint_is_never_loaded(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory = tmp_path / "checkpoints/00000003"
+    for name in ("state.pkl", "state/_METADATA.pickle", "state/checkpoint"):  # the last is a name that Orbax knows
+        (directory / name).write_bytes(pickle.dumps(Trap()))
+        assert "does not belong to it" in (find_damage(directory) or "")
+        (directory / "manifest.json").write_text(json.dumps(checkpoint._hashes(directory)))  # as a forger would
+        with contextlib.suppress(UserError):
+            np.testing.assert_array_equal(saved.restore(TEMPLATE, 3)[0]["a"], tree(3)["a"])
+    assert not (tmp_path / "unpickled").exists()
+    pickle.loads(pickle.dumps(Trap()))
+    assert (tmp_path / "unpickled").exists()  # the trap works
+
+
+# --- Failing disks ---
+
+
+def test_a_failing_disk_is_a_sentence_and_earlier_checkpoints_are_intact(saved, monkeypatch, tmp_path):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    saved.save(4, tree(4), {})
+    with pytest.raises(
+        UserError, match="could not be written .*No space left on device.* Earlier checkpoints are intact"
+    ):
+        saved.wait()
+    assert saved.steps() == [1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [f"0000000{n}" for n in (1, 2, 3)]
+    assert saved.newest_good() == 3
+
+
+def test_a_run_on_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_path, monkeypatch):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_flush", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(UserError, match="No space left on device"):
+            tiny_run.train_here(workdir)
+    tiny_run.train_here(workdir)
+    assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+
+
+# --- In a run ---
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_but_no_bit(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    file = next(path for path in (workdir / "checkpoints/00000013/state/d").iterdir())
+    damage_file(file, "flipped")
+    said: list[str] = []
+    tiny_run.train_here(workdir, say=said.append)
+    assert any("Checkpoint 13 is damaged" in line and file.name in line for line in said)
+    assert "Going on at step 10." in said
+    assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+
+
+def test_a_run_with_nothing_but_damage_is_not_started_anew(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    log = (workdir / "metrics.jsonl").read_bytes()
+    for path in (workdir / "checkpoints").glob("*/manifest.json"):
+        path.write_text("{}")
+    for _ in range(2):
+        with pytest.raises(UserError, match="every checkpoint is damaged"):
+            tiny_run.train_here(workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == log
+
+
+def test_the_last_and_the_best_are_kept(tmp_path, monkeypatch):
+    program = tiny_run.program()
+    assert Checkpoints(tiny_run.finished() / "checkpoints").steps() == [15, 16, 20]
+    scores = iter([3.0, 1.0, 2.0])  # the best is that of step 16 ...
+    measure = program.evaluator.measure
+
+    def scored(*arguments, **options):
+        metrics, texts = measure(*arguments, **options)
+        return [{**metrics[0], "nll": next(scores, 9.0)}], texts
+
+    monkeypatch.setattr(program.evaluator, "measure", scored)
+    tiny_run.train_here(tmp_path / "run")
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [15, 16, 20]
+    scores = iter([1.0, 3.0, 2.0])  # ... and of step 8, which is not among the last three
+    tiny_run.train_here(tmp_path / "early")
+    assert Checkpoints(tmp_path / "early" / "checkpoints").steps() == [8, 15, 16, 20]
+    best = load_params(tmp_path / "early", "best")
+    np.testing.assert_array_equal(_leaf(best), _leaf(load_params(tmp_path / "early", "8")))
+    assert np.any(_leaf(best) != _leaf(load_params(tmp_path / "early", "last")))
+
+
+def _leaf(params) -> np.ndarray:
+    return jax.tree.leaves(params)[0]
+
+
+def test_average_is_the_mean_of_the_last_checkpoints():
+    run = tiny_run.finished()
+    template = state_template(read_config(run))
+    checkpoints = Checkpoints(run / "checkpoints")
+    states = [checkpoints.restore(template, step)[0] for step in (15, 16, 20)]
+    expected = jax.tree.map(
+        lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=np.float64), *[s.average for s in states]
+    )
+    found = load_params(run, "average:3")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found))
+    assert np.any(_leaf(found) != _leaf(load_params(run, "last")))
+
+
+def test_average_of_equal_trees_is_the_tree():
+    np.testing.assert_array_equal(average([tree(3), tree(3), tree(3)])["a"], tree(3)["a"])
+
+
+def test_a_stop_does_not_count_among_the_averaged():
+    stopped, finished = tiny_run.stopped(), tiny_run.finished()
+    assert 13 in Checkpoints(stopped / "checkpoints").steps()
+    with pytest.raises(UserError, match="fewer than 'average:4'"):
+        load_params(finished, "average:4")
+    template = state_template(read_config(stopped))
+    restore = Checkpoints(stopped / "checkpoints").restore
+    expected = average([restore(template, step)[0].average for step in (5, 8, 10)])
+    np.testing.assert_array_equal(_leaf(load_params(stopped, "average:3")), _leaf(expected))

@@ -1,0 +1,255 @@
+"""How a run may end: early, diverged, refused because another process holds it, with a config that was changed."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_run
+
+from transformer_jax.checkpoint import Checkpoints
+from transformer_jax.config import freeze
+from transformer_jax.errors import UserError
+from transformer_jax.program import Program, state_template
+from transformer_jax.run import train_group
+from transformer_jax.run_directory import in_use, locked, read_config
+
+
+def result_of(workdir: Path) -> dict:
+    return json.loads((workdir / "result.json").read_text())
+
+
+def log_of(workdir: Path, split: str) -> list[dict]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+# --- Early stopping ---
+
+
+def scores(monkeypatch: pytest.MonkeyPatch, program: Program, values: list[list[float]]) -> None:
+    """Makes the nll of the n-th evaluation `values[lane][n]`."""
+    measure, turn = program.evaluator.measure, iter(range(99))
+
+    def scored(*arguments, **options):
+        found, texts = measure(*arguments, **options)
+        n = next(turn)
+        return [{**m, "nll": (v + [9.0] * 9)[n]} for m, v in zip(found, values, strict=True)], texts
+
+    monkeypatch.setattr(program.evaluator, "measure", scored)
+
+
+PATIENT = {
+    "train__patience": 2,
+    "train__evaluate_every": 4,
+    "train__checkpoint_every": None,
+    "evaluate__decode_every": None,
+    "evaluate__checkpoint": "best",
+}
+
+
+def test_patience_ends_one_lane_of_a_population_and_leaves_the_other(tmp_path, monkeypatch):
+    program = tiny_run.program(lanes=2, **PATIENT)
+    scores(monkeypatch, program, [[3.0, 2.0, 2.0, 2.5, 1.0], [3.0, 2.9, 2.8, 2.7, 2.6]])
+    early, late = tiny_run.train_here(tmp_path, [0, 1], program)
+    assert (early["status"], early["steps"], early["best_step"]) == ("finished", 16, 8)
+    assert (late["status"], late["steps"], late["best_step"]) == ("finished", 20, 20)
+    assert [line["step"] for line in log_of(tmp_path / "0", "valid")] == [4, 8, 12, 16]
+    assert [line["step"] for line in log_of(tmp_path / "0", "train")] == [3, 6, 9, 12, 15]
+    assert [line["step"] for line in log_of(tmp_path / "1", "valid")] == [4, 8, 12, 16, 20]
+    template = state_template(program.config)
+    states = {
+        (lane, step): Checkpoints(tmp_path / lane / "checkpoints").restore(template, step)[0]
+        for lane in "01"
+        for step in (16, 20)
+    }
+    assert _same(states["0", 16].params, states["0", 20].params)  # it stands still
+    assert not _same(states["1", 16].params, states["1", 20].params)
+    assert early["metrics"]["valid"]["nll"] is not None
+
+
+def _same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+# --- Numbers that are not finite ---
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, program: Program, step: int, lane: int | None = None) -> None:
+    """Makes the parameters before `step` so large that its loss is not finite."""
+    advance = program.step
+
+    def broken(state, batch, arguments):
+        now = int(np.max(jax.device_get(state.step)))
+        if now != step - 1:
+            return advance(state, batch, arguments)
+        good = jax.device_get(state)
+        factor = jnp.asarray(jnp.nan) if lane is None else jnp.where(jnp.arange(2) == lane, jnp.nan, 1.0)
+        spoilt = good.replace(params=jax.tree.map(lambda p: _times(p, factor), good.params))
+        after, sums = advance(program.layout.put(spoilt), batch, arguments)
+        # As if the gradient alone had been bad: where the update was left out, the parameters are the good ones.
+        kept = jax.device_get(after)
+        restored = jax.tree.map(
+            lambda new, old: jnp.where(jnp.isfinite(new), new, old),
+            (kept.params, kept.average),
+            (good.params, good.average),
+        )
+        return program.layout.put(kept.replace(params=restored[0], average=restored[1])), sums
+
+    monkeypatch.setattr(program, "step", broken)
+
+
+def _times(parameter, factor):
+    return parameter * jnp.reshape(factor, factor.shape + (1,) * (parameter.ndim - factor.ndim))
+
+
+def test_a_diverging_run_keeps_its_last_good_state(tmp_path, monkeypatch):
+    program = tiny_run.program()
+    plant(monkeypatch, program, 7)
+    (result,) = tiny_run.train_here(tmp_path)
+    assert (result["status"], result["steps"], result["metrics"]) == ("diverged", 7, {})
+    report = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert (report["step"], report["seed"]) == (7, 0)
+    assert report["sums"]["loss"] == "nan"
+    newest = Checkpoints(tmp_path / "checkpoints").steps()[-1]
+    state, _ = Checkpoints(tmp_path / "checkpoints").restore(state_template(program.config), newest)
+    assert int(state.step) == 6
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+    assert [line["step"] for line in log_of(tmp_path, "train")] == [3, 6]
+    assert not (tmp_path / "predictions" / "test.txt").exists()  # a run without scores has no text either
+
+
+def test_a_diverged_run_is_not_trained_on(tmp_path, monkeypatch):
+    program = tiny_run.program()
+    with monkeypatch.context() as patch:
+        plant(patch, program, 7)
+        tiny_run.train_here(tmp_path)
+    (tmp_path / "result.json").unlink()
+    assert tiny_run.train_here(tmp_path)[0]["status"] == "diverged"
+
+
+def test_divergence_freezes_one_lane_of_a_population(tmp_path, monkeypatch):
+    program = tiny_run.program(lanes=2)
+    tiny_run.train_here(tmp_path / "whole", [0, 1], program)
+    plant(monkeypatch, program, 7, lane=0)
+    lost, kept = tiny_run.train_here(tmp_path / "planted", [0, 1], program)
+    assert (lost["status"], lost["metrics"]) == ("diverged", {})
+    assert kept["status"] == "finished"
+    assert tiny_run.content(tmp_path / "planted" / "1") == tiny_run.content(tmp_path / "whole" / "1")
+
+
+def test_a_huge_learning_rate_diverges_and_is_said_so(tmp_path):
+    config = tiny_run.config({"optimizer.name": "sgd", "optimizer.learning_rate": 1e30})
+    program = tiny_run.program(optimizer__name="sgd", optimizer__learning_rate=1e30)
+    (result,) = train_group([config], [tmp_path], program=program, say=lambda line: None)
+    assert result["status"] == "diverged"
+    assert (tmp_path / "nonfinite.json").is_file()
+    (newest,) = Checkpoints(tmp_path / "checkpoints").steps()
+    state, _ = Checkpoints(tmp_path / "checkpoints").restore(state_template(program.config), newest)
+    assert int(state.step) == result["steps"] - 1
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+
+
+def test_with_skip_a_bad_step_is_left_out_and_training_goes_on(tmp_path, monkeypatch):
+    program = tiny_run.program(train__on_nonfinite="skip")
+    plant(monkeypatch, program, 7)
+    (result,) = tiny_run.train_here(tmp_path, compiled=program)
+    assert (result["status"], result["steps"]) == ("finished", 20)
+    state, _ = Checkpoints(tmp_path / "checkpoints").restore(state_template(program.config), 20)
+    assert (int(state.step), int(state.skipped)) == (20, 1)
+    window = next(line for line in log_of(tmp_path, "train") if line["step"] == 9)
+    assert all(np.isfinite(value) for value in window.values() if isinstance(value, float))
+    assert not (tmp_path / "nonfinite.json").exists()
+
+
+# --- One process at a time ---
+
+
+def test_a_second_process_is_refused_with_the_first_ones_id(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    with locked(workdir):
+        assert in_use(workdir)
+        with pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):
+            tiny_run.train_here(workdir)
+    assert not in_use(workdir)
+
+
+def test_the_lock_of_a_dead_process_is_no_lock(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    (workdir / "lock").write_text("process 1 on elsewhere\n")
+    assert not in_use(workdir)
+    assert tiny_run.train_here(workdir)[0]["status"] == "finished"
+
+
+# --- Another config ---
+
+
+def test_another_config_is_refused_with_the_fields_and_allowed_by_name(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    changed = tiny_run.config({"train.steps": 16, "train.keep_last": 4})
+    program = tiny_run.program(train__steps=16, train__keep_last=4)
+
+    def go(*allowed: str):
+        return train_group([changed], [workdir], program=program, allow_config_change=allowed, say=lambda line: None)
+
+    with pytest.raises(UserError) as refused:
+        go("train.keep_last")
+    assert "train.steps = 20 there, 16 now" in str(refused.value)
+    assert "keep_last" not in str(refused.value)
+    assert "--allow-config-change=train.steps" in str(refused.value)
+    assert read_config(workdir).train.steps == 20
+    with pytest.raises(UserError, match=r"config\.train\.step does not exist \(did you mean 'train\.steps'"):
+        go("train.step")
+    (result,) = go("train.keep_last", "train.steps")
+    assert result["steps"] == 16
+    assert read_config(workdir).train.steps == 16
+
+
+def test_a_finished_run_with_more_steps_goes_on(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    program = tiny_run.program(train__steps=24)
+    more = freeze({**tiny_run.VALUES, "train.steps": 24})
+    (result,) = train_group(
+        [more], [workdir], program=program, allow_config_change=["train.steps"], say=lambda line: None
+    )
+    assert result["steps"] == 24
+    assert result_of(workdir) == result
+    assert log_of(workdir, "valid")[-1]["step"] == 24
+
+
+def test_fewer_steps_than_are_trained_are_refused(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    program = tiny_run.program(train__steps=16, train__keep_last=4)
+    with pytest.raises(UserError, match="train.steps = 16, but 20 steps are trained already"):
+        train_group(
+            [tiny_run.config({"train.steps": 16, "train.keep_last": 4})], [workdir], program=program,
+            allow_config_change=["train.steps", "train.keep_last"], say=lambda line: None,
+        )  # fmt: skip
+
+
+def test_other_data_are_refused(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    path = workdir / "data.json"
+    path.write_text(path.read_text().replace(json.loads(path.read_text())["fingerprint"], "0" * 64))
+    with pytest.raises(UserError, match="was started on other data; data.json holds the fingerprint"):
+        tiny_run.train_here(workdir)
+
+
+# --- What the log says ---
+
+
+def test_tokens_per_second_count_all_of_the_time(tmp_path, monkeypatch):
+    """A save or a stop within a window takes no time out of it."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr("transformer_jax.run.time.perf_counter", lambda: float(next(clock)))
+    tiny_run.train_here(tmp_path)
+    speeds = [line["tokens_per_second"] for line in log_of(tmp_path, "train")]
+    program = tiny_run.program()
+    tokens = [int((program.batch(step, [0])["targets"] != 0).sum()) for step in range(20)]
+    # The clock ticks at each look: a window of three steps is one tick, and one more where a save lies within it.
+    windows = [sum(tokens[start : start + 3]) for start in range(0, 18, 3)]
+    ticks = [round(window / speed) for window, speed in zip(windows, speeds, strict=False)]
+    assert ticks == [1, 2, 2, 2, 1, 2]

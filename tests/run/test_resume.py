@@ -1,0 +1,163 @@
+"""Interrupting a run changes nothing, not one bit (dropout, length classes, averages of weights and checkpoints on)."""
+
+import os
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from transformer_jax.program import Program
+from transformer_jax.run import Interruption, stop_requested
+
+
+def train_with_stops(monkeypatch, workdir: Path, stops: list[int], seeds=(0,), program: Program | None = None) -> None:
+    program = program or tiny_run.program()
+    for step in stops:
+        with monkeypatch.context() as patch:
+            tiny_run.stop_at(patch, program, step)
+            with pytest.raises(Interruption, match=f"saved at step {step}$"):
+                tiny_run.train_here(workdir, seeds, program)
+    tiny_run.train_here(workdir, seeds, program)
+
+
+def test_stopped_at_many_steps_is_never_stopped(tmp_path, monkeypatch):
+    # 1: before anything was logged; 8, 10: where it saves anyway; 20: the last step; 13, 14: twice in a row.
+    train_with_stops(monkeypatch, tmp_path / "run", [1, 4, 8, 10, 13, 14, 19, 20])
+    found, expected = tiny_run.content(tmp_path / "run"), tiny_run.content(tiny_run.finished())
+    assert found == expected
+    assert len(expected["log"]) == 10  # lines at 3, 6, ..., 18 and 20, evaluations at 8, 16 and 20
+    assert expected["result"]["status"] == "finished"
+
+
+def test_the_runs_differ_where_the_seed_does(tmp_path):
+    tiny_run.train_here(tmp_path / "run", seeds=[1])
+    found, expected = tiny_run.content(tmp_path / "run"), tiny_run.content(tiny_run.finished())
+    assert found["states"] != expected["states"]
+    assert found["log"] != expected["log"]
+
+
+def test_stopped_with_packed_batches(tmp_path, monkeypatch):
+    program = tiny_run.program(data__batching="packed")
+    tiny_run.train_here(tmp_path / "whole", compiled=program)
+    train_with_stops(monkeypatch, tmp_path / "stopped", [7, 11], program=program)
+    assert tiny_run.content(tmp_path / "stopped") == tiny_run.content(tmp_path / "whole")
+
+
+def test_stopped_population(tmp_path, monkeypatch):
+    program = tiny_run.program(lanes=2)
+    tiny_run.train_here(tmp_path / "whole", [0, 1], program)
+    train_with_stops(monkeypatch, tmp_path / "stopped", [2, 13], [0, 1], program)
+    for seed in "01":
+        assert tiny_run.content(tmp_path / "stopped" / seed) == tiny_run.content(tmp_path / "whole" / seed)
+
+
+def test_population_whose_lanes_saved_different_steps_goes_on_from_a_common_one(tmp_path, monkeypatch):
+    program = tiny_run.program(lanes=2)
+    tiny_run.train_here(tmp_path / "whole", [0, 1], program)
+    with monkeypatch.context() as patch:
+        tiny_run.stop_at(patch, program, 13)
+        with pytest.raises(Interruption):
+            tiny_run.train_here(tmp_path / "killed", [0, 1], program)
+    (tmp_path / "killed/1/checkpoints/00000013").rename(tmp_path / "lost")  # killed between the two renames
+    tiny_run.train_here(tmp_path / "killed", [0, 1], program)
+    for seed in "01":
+        assert tiny_run.content(tmp_path / "killed" / seed) == tiny_run.content(tmp_path / "whole" / seed)
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    assert tiny_run.train_here(workdir)[0]["status"] == "finished"
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_killed_before_its_scores_makes_them(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    (workdir / "result.json").unlink()
+    tiny_run.train_here(workdir)
+    assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+
+
+def test_moved_run_goes_on(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "elsewhere" / "run")
+    tiny_run.train_here(workdir)
+    assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+
+
+def test_what_a_kill_leaves_behind_is_cleared_away(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    (workdir / "checkpoints" / "unfinished-15" / "state").mkdir(parents=True)
+    tiny_run.copy_of(workdir / "checkpoints" / "00000013", workdir / "checkpoints" / "00000018")  # of another lane
+    (workdir / "checkpoints" / "00000018" / "manifest.json").unlink()
+    tiny_run.train_here(workdir)
+    assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+    left = {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert left == {"00000015", "00000016", "00000020", "damaged-18"}
+
+
+@pytest.mark.parametrize("damage", ["cut within a line", "not text", "a later line"])
+def test_damaged_log_is_cut_back_or_said(tmp_path, damage):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    log = workdir / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    if damage == "cut within a line":
+        log.write_bytes(b"".join(lines)[:-7])
+    elif damage == "not text":
+        log.write_bytes(b"".join([lines[0], b"\xff\xfe{]\n", *lines[2:]]))
+    else:
+        log.write_bytes(b"".join([*lines, b'{"step": 15, "split": "train"}\n', b'{"step": 1']))
+    said: list[str] = []
+    tiny_run.train_here(workdir, say=said.append)
+    found, expected = tiny_run.content(workdir)["log"], tiny_run.content(tiny_run.finished())["log"]
+    lost = [line for line in expected if line not in found]
+    assert [line for line in expected if line in found] == found
+    assert len(lost) == (0 if damage == "a later line" else 1)
+    told = any("1 lines of metrics.jsonl up to step 13 were damaged" in line for line in said)
+    assert told == bool(lost)
+
+
+def test_what_is_saved_stays_as_it_was_when_training_goes_on():
+    """Saves run in the background while steps donate the state's buffers."""
+    program = tiny_run.program()
+    lane = program.lane([program.config])
+    state = program.layout.put(program.init(lane))
+    saved = program.layout.get(state)
+    before = jax.tree.map(np.array, saved)
+    for step in range(3):
+        state, _ = program.step(state, program.batch(step, [0]), lane)
+    jax.tree.map(np.testing.assert_array_equal, saved, before)
+    assert np.any(jax.tree.leaves(program.layout.get(state).params)[0] != jax.tree.leaves(before.params)[0])
+
+
+# --- Signals ---
+
+
+def test_the_second_interrupt_stops_at_once():
+    with stop_requested() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_stop_during_the_last_evaluation_is_obeyed(tmp_path, monkeypatch):
+    program = tiny_run.program()
+    measure = program.evaluator.measure
+
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return measure(*arguments, **options)
+
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    (workdir / "result.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(program.evaluator, "measure", interrupted)
+        with pytest.raises(Interruption):
+            tiny_run.train_here(workdir)
+    assert not (workdir / "result.json").exists()
+    tiny_run.train_here(workdir)
+    assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())

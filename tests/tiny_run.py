@@ -1,0 +1,159 @@
+"""A run that takes seconds: its config as a Config and as a file, and one finished run that many tests read.
+
+What is compiled is kept for the session; `copy_of` gives a test a run directory of its own.
+"""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from transformer_jax.checkpoint import Checkpoints
+from transformer_jax.config import Config, flatten, freeze, to_dict
+from transformer_jax.program import Program, state_template
+from transformer_jax.run import Interruption, train_group
+from transformer_jax.run_directory import CHECKPOINTS, METRICS, read_config
+
+# Dropout is on (the default); two length classes; saves neither where the log has lines nor where it is evaluated.
+VALUES: dict[str, Any] = {
+    "data.source": "reverse(symbols=6, max_length=6, examples=120)",
+    "data.tokenizer": "words",
+    "data.tokens_per_batch": 128,
+    "data.length_classes": 2,
+    "data.max_length": 16,
+    "model.d_model": 16,
+    "model.num_heads": 2,
+    "model.d_ff": 32,
+    "model.num_encoder_layers": 1,
+    "model.num_decoder_layers": 1,
+    "optimizer.schedule": "constant",
+    "optimizer.learning_rate": 3e-3,
+    "optimizer.ema_decay": 0.9,
+    "train.steps": 20,
+    "train.evaluate_every": 8,
+    "train.log_every": 3,
+    "train.checkpoint_every": 5,
+    "train.keep_last": 3,
+    "decode.strategy": "greedy",
+    "decode.max_extra_length": 3,
+    "evaluate.metrics": ("exact_match", "chrf"),
+    "evaluate.decode_every": 8,
+    "evaluate.checkpoint": "average:3",
+}
+SAVED = [5, 8, 10, 15, 16, 20]
+"""The steps at which such a run saves."""
+
+
+def config(overrides: Mapping[str, Any] | None = None) -> Config:
+    return freeze({**VALUES, **(overrides or {})})
+
+
+def write_config_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Path:
+    """The config as a file to be loaded, with two ROWS."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"    config.{name} = {value!r}" for name, value in {**VALUES, **(overrides or {})}.items()]
+    path.write_text(
+        "\n".join(
+            [
+                '"""A tiny run."""',
+                "from transformer_jax.config import default_config",
+                'ROWS = {"base": {}, "no_wo": {"model.attention.output_projection": "none"}}',
+                "def get_config():",
+                "    config = default_config()",
+                *lines,
+                "    return config",
+                "",
+            ]
+        )
+    )
+    return path
+
+
+@functools.cache
+def _temporary() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def program(lanes: int | None = None, **overrides: Any) -> Program:
+    """Compiled once. Keywords spell the dots of a path as two underscores."""
+    return Program(config({name.replace("__", "."): value for name, value in overrides.items()}), lanes)
+
+
+def train_here(
+    workdir: Path,
+    seeds: Sequence[int] = (0,),
+    compiled: Program | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Trains with a program that is compiled already; the directories of a population are `workdir`/seed."""
+    compiled = compiled or program()
+    configs = [freeze({**_flat(compiled.config), "seed": seed}) for seed in seeds]
+    workdirs = [workdir / str(seed) for seed in seeds] if compiled.lanes else [workdir]
+    population = compiled.lanes is not None
+    return train_group(configs, workdirs, program=compiled, population=population, say=say)
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    return flatten(to_dict(config))
+
+
+@functools.cache
+def finished() -> Path:
+    """The directory of a finished run. Read only: many tests look at it."""
+    workdir = Path(_temporary().name) / "finished"
+    train_here(workdir)
+    return workdir
+
+
+@functools.cache
+def stopped() -> Path:
+    """The directory of the same run, stopped at step 13. Read only."""
+    workdir = Path(_temporary().name) / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, program(), 13)
+        with pytest.raises(Interruption):
+            train_here(workdir)
+    return workdir
+
+
+def stop_at(patch: pytest.MonkeyPatch, compiled: Program, step: int, number: int = signal.SIGTERM) -> None:
+    """Sends this process a signal while the batch of `step` (from 1) is made."""
+    make = type(compiled).batch
+
+    def batch(before: int, seeds: Sequence[int]) -> Any:
+        if before == step - 1:
+            os.kill(os.getpid(), number)
+        return make(compiled, before, seeds)
+
+    patch.setattr(compiled, "batch", batch)
+
+
+def copy_of(run: Path, workdir: Path) -> Path:
+    """A copy that may be changed."""
+    shutil.copytree(run, workdir)
+    return workdir
+
+
+def content(workdir: Path) -> dict[str, Any]:
+    """All that must not depend on how often a run was interrupted: states, log without speeds, predictions, scores."""
+    checkpoints = Checkpoints(workdir / CHECKPOINTS)
+    template = state_template(read_config(workdir))
+    states = {step: checkpoints.restore(template, step)[0] for step in checkpoints.steps()}
+    log = [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
+    result = json.loads((workdir / "result.json").read_text())
+    return {
+        "states": {step: [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(s)] for step, s in states.items()},
+        "log": [{name: value for name, value in line.items() if name != "tokens_per_second"} for line in log],
+        "predictions": {path.name: path.read_text() for path in (workdir / "predictions").iterdir()},
+        "result": {name: value for name, value in result.items() if name not in ("seconds", "commit")},
+    }

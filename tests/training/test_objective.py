@@ -1,0 +1,75 @@
+"""Section 5.4: the loss, as a sum and a count."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from transformer_jax.data.vocabulary import BOS, PAD
+from transformer_jax.training.objective import OBJECTIVES, shift_right, smoothed_cross_entropy
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_label_smoothing_spreads_the_mass_over_all_classes(smoothing):
+    logits = RNG.normal(size=(2, 3, 7)).astype(np.float32)
+    targets = np.int32([[1, 6, 0], [2, 2, 5]])
+    loss, nll = smoothed_cross_entropy(logits, targets, smoothing)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    wanted = (1 - smoothing) * np.eye(7)[targets] + smoothing / 7
+    np.testing.assert_allclose(loss, -(wanted * log_probs).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(nll, -(np.eye(7)[targets] * log_probs).sum(-1), rtol=1e-5)
+
+
+def test_the_decoder_is_fed_the_token_before_and_bos_at_the_start_of_each_sentence():
+    targets, positions = np.int32([[5, 6, 3, 7, 3, 0]]), np.int32([[0, 1, 2, 0, 1, 0]])
+    assert shift_right(targets, positions).tolist() == [[BOS, 5, 6, BOS, 7, BOS]]
+    assert shift_right(targets, np.arange(6)[None]).tolist() == [[BOS, 5, 6, 3, 7, 3]]
+
+
+@functools.cache
+def compiled_sums(config):
+    """(params, batch) -> loss sum, count and sums of the metrics; gradient of the loss sum."""
+    objective = OBJECTIVES["transformer"](config)
+
+    def sums(params, batch):
+        loss, count, measured = objective(params, batch, None)
+        return loss, (loss, count, measured)
+
+    return jax.jit(jax.grad(sums, has_aux=True))
+
+
+def test_halves_of_a_batch_add_up_to_the_whole():
+    """Of a batch with rows of unlike length; empty rows fill up the halves."""
+    config = tiny.config()
+    params, whole = tiny.params(config), tiny.batch()
+    first = np.arange(4)[:, None] < 1
+    halves = [{side: np.where(own, tokens, PAD) for side, tokens in whole.items()} for own in (first, ~first)]
+    *parts, expected = [compiled_sums(config)(params, batch) for batch in (*halves, whole)]
+    counts = [int(count) for _, (_, count, _) in (*parts, expected)]
+    assert counts[0] != counts[1]
+    assert counts[2] == (whole["targets"] != PAD).sum()
+    added = jax.tree.map(jnp.add, *parts)
+    for (path, found), value in zip(jax.tree_util.tree_leaves_with_path(added), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5, err_msg=str(path))
+
+
+def test_the_sums_are_those_of_the_logits():
+    config = tiny.config()
+    params, batch = tiny.params(config), tiny.batch()
+    with jax.disable_jit():
+        total, count, measured = OBJECTIVES["transformer"](config)(params, jax.tree.map(jnp.asarray, batch), None)
+    logits, targets = tiny.logits(config, params, batch), batch["targets"]
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    real = targets != PAD
+    nll = -np.take_along_axis(log_probs, targets[..., None], -1)[..., 0][real].sum()
+    smooth = -log_probs.mean(-1)[real].sum()
+    correct = (logits.argmax(-1) == targets)[real].sum()
+    assert float(total) == pytest.approx(0.9 * nll + 0.1 * smooth, rel=1e-5)
+    assert [float(x) for x in measured["nll"]] == pytest.approx([nll, real.sum()], rel=1e-5)
+    assert [float(x) for x in measured["token_accuracy"]] == [correct, real.sum()]
+    assert float(count) == real.sum()
