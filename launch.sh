@@ -31,13 +31,18 @@ accelerator() {
 
 # Installs what pyproject.toml asks for with the extras $1, unless that was done before.
 install() {
-    local wanted="$1" stamp lock
+    local wanted="$1" stamp
     stamp=$venv/installed-$(cd "$here" && cksum <pyproject.toml | cut -d' ' -f1)-${wanted//,/-}
     [ -e "$stamp" ] && return
-    lock=$venv.lock
+    lock=$venv.lock # not local: the trap needs it when the function has gone
+    mkdir -p "$(dirname "$venv")"
     # mkdir is atomic on shared file systems too: one host installs, the others wait.
     until mkdir "$lock" 2>/dev/null; do
         [ -e "$stamp" ] && return
+        if [ -z "${waiting:-}" ]; then
+            waiting=1
+            echo "launch.sh: waiting for another installation to end; if there is none, remove $lock" >&2
+        fi
         if [ -n "$(find "$lock" -maxdepth 0 -mmin +30 2>/dev/null)" ]; then rmdir "$lock" 2>/dev/null || true; fi
         sleep 1
     done

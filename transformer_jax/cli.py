@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             "\nstopped at once. What was saved before is intact; the same command goes on from there.", file=sys.stderr
         )
-        return ABORTED
+        sys.stdout.flush()
+        os._exit(ABORTED)  # without waiting for a save that is under way; what it leaves is cleared away later
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

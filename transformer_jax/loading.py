@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import importlib.util
+import re
 import sys
 import types
 import typing
@@ -12,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from transformer_jax.config import Config, Field, check_value, field_at, flatten, freeze
+from transformer_jax.config import FIELDS, Config, Field, check_value, field_at, flatten, freeze
 from transformer_jax.errors import UserError
 from transformer_jax.registry import did_you_mean
 
@@ -70,8 +71,11 @@ def row_overrides(name: str, row: Any, base: Config) -> dict[str, Any]:
 
 
 def _describe(error: BaseException) -> str:
-    """The first line of what went wrong."""
-    message = str(error).strip().split("\n")[0]
+    """What went wrong, shortened."""
+    message = " ".join(str(error).split())
+    if unknown := re.search('Key "(.*?)" does not exist', message):  # ConfigDict goes on with all of its content
+        message = unknown[0] + did_you_mean(unknown[1], {path.rpartition(".")[2] for path in FIELDS})
+    message = message if len(message) < 400 else f"{message[:400]} ..."
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

@@ -146,10 +146,8 @@ class _Run:
 
     def __init__(self, config: Config, workdir: Path, program: Program, allowed: Collection[str], say: Say):
         self.config, self.workdir = config, workdir
-        self._say = say
+        self._allowed, self._say = allowed, say
         self._check_data(program)
-        write_config(workdir, config, allowed)
-        (workdir / RESULT).unlink(missing_ok=True)  # of the config before it was changed
         self.log = MetricsLog(workdir)
         self.tensorboard: SummaryWriter | None = None
         self.checkpoints = Checkpoints(workdir / CHECKPOINTS, warn=say)
@@ -185,6 +183,7 @@ class _Run:
                 raise UserError(f"{self.workdir}: the checkpoint at step {step} does not say {name!r}.")
             setattr(self, name, progress[name])
         self._saved_best = self.best_step
+        self._write_config()
         self.checkpoints.cut_back(step)
         kept = self.log.cut_back(step)
         if kept < self.lines:
@@ -194,8 +193,14 @@ class _Run:
 
     def restart(self) -> None:
         """Before the first step: what an earlier call wrote is cut away."""
+        self._write_config()
         self.checkpoints.cut_back(0)
         self.log.cut_back(0)
+
+    def _write_config(self) -> None:
+        """Not before the checkpoint is known to fit the config."""
+        write_config(self.workdir, self.config, self._allowed)
+        (self.workdir / RESULT).unlink(missing_ok=True)  # of the config before it was changed
 
     def _remembered(self) -> dict[str, Any]:
         names = (

@@ -124,17 +124,17 @@ def decode_lines(stream: BinaryIO, name: str) -> list[str]:
 
 def read_parallel(source: Path, target: Path) -> TextSplit:
     """Two files whose lines correspond; UserError if their numbers of lines differ or a file is empty."""
-    sides = {path: read_lines(path) for path in (source, target)}
-    for path, lines in sides.items():
+    sides = [(path, read_lines(path)) for path in (source, target)]
+    for path, lines in sides:
         if not any(lines):
             raise UserError(f"{path}: the file is empty; every line should hold a sentence.")
-    (short, few), (long, many) = sorted(sides.items(), key=lambda side: len(side[1]))
+    (short, few), (long, many) = sorted(sides, key=lambda side: len(side[1]))
     if len(few) != len(many):
         raise UserError(
             f"{long}, line {len(few) + 1}: has no partner in {short}, which ends after {len(few)} lines "
             f"where {long.name} has {len(many)}."
         )
-    return TextSplit(sides[source], sides[target])
+    return TextSplit(sides[0][1], sides[1][1])
 
 
 def _valid_name(directory: Path, languages: tuple[str, str]) -> str:

@@ -64,12 +64,19 @@ class Evaluator:
         return [[self._tokenizer.decode(row.tolist()) for row in tokens_NT] for tokens_NT in tokens_KNT]
 
     def translate(self, params: Any, split: EncodedSplit, num_results: int) -> list[list[tuple[str, float]]]:
-        """For each source of the split, in order, the best texts and the scores they are ranked by; of a solo run."""
+        """For each source of the split, in order, the best texts and the scores they are ranked by; of a solo run.
+
+        Fewer than `num_results` where the search found fewer.
+        """
         decode = self._layout.compile_rows(lambda p, b: build_decode(self._config, num_results)(p, b)._asdict())
         found = self._rows(decode, params, split)
         text = self._tokenizer.decode
         return [
-            [(text(tokens.tolist()), float(score)) for tokens, score in zip(tokens_NT, scores_N, strict=True)]
+            [
+                (text(tokens.tolist()), float(score))
+                for tokens, score in zip(tokens_NT, scores_N, strict=True)
+                if math.isfinite(score)
+            ]
             for tokens_NT, scores_N in zip(found["tokens_BNT"][0], found["scores_BN"][0], strict=True)
         ]
 

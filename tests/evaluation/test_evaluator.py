@@ -1,0 +1,246 @@
+"""One path: what training writes down, what `evaluate` says of the same checkpoint, and what `translate` writes."""
+
+import json
+import math
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from transformer_jax.data import PAD, encode_pairs, evaluation_batches
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation.evaluator import parse_checkpoint
+from transformer_jax.saved_run import evaluate_run, load_params, open_run, score_files, translate, watch_run
+from transformer_jax.training.objective import teacher_forced_logits
+
+
+def log(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run; evaluating it writes predictions into it."""
+    return tiny_run.copy_of(tiny_run.finished(), tmp_path_factory.mktemp("evaluated") / "run")
+
+
+# --- The same checkpoint, the same score ---
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_evaluate_says_what_training_recorded_at_its_end(run, split):
+    result = json.loads((run / "result.json").read_text())
+    found = evaluate_run(run, split=split)
+    assert found["metrics"] == result["metrics"][split]
+    assert (found["split"], found["checkpoint"], found["truncated"]) == (split, "average:3", 0)
+    assert Path(found["predictions"]).read_text() == (run / "predictions" / f"{split}.txt").read_text()
+
+
+@pytest.mark.parametrize("step", [16, 20])
+def test_validation_in_training_is_evaluate_of_that_checkpoint(run, step):
+    (line,) = [line for line in log(run) if (line["step"], line["split"]) == (step, "valid")]
+    recorded = {name: value for name, value in line.items() if name not in ("step", "split")}
+    found = evaluate_run(run, split="valid", checkpoint=str(step))["metrics"]
+    assert {name: found[name] for name in recorded} == recorded
+    assert ("chrf" in recorded) == (step == 16)  # decoded every eighth step
+
+
+def test_the_choices_of_checkpoints_differ(run):
+    nll = {choice: evaluate_run(run, checkpoint=choice)["metrics"]["nll"] for choice in ("last", "16", "average:3")}
+    assert len(set(nll.values())) == 3
+    best = json.loads((run / "result.json").read_text())["best_step"]
+    assert _equal(load_params(run, "best"), load_params(run, str(best)))
+
+
+def _equal(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_of_train_only_what_needs_no_text(run):
+    found = evaluate_run(run, split="train")
+    assert set(found["metrics"]) == {"nll", "perplexity", "token_accuracy", "exact_match_teacher_forced"}
+    assert "predictions" not in found
+
+
+# --- Against formulas ---
+
+
+def test_figures_are_those_of_the_logits(run):
+    """nll a token, perplexity and accuracies by NumPy, pair by pair, over batches of several widths."""
+    program = tiny_run.program()
+    split = encode_pairs(
+        ["0 1 2", "3", "4 5 0 1 2 3 4 5 0 1 2 3 4 5"], ["2 1 0", "3", "5 4 3"], program.config.data, program.dataset.tokenizers
+    )
+    params = load_params(run, "last")
+    (found,) = program.evaluator.teacher_forced(params, split)
+    nll, right, whole = [], [], []
+    for row in range(len(split)):
+        one = encode_pairs(
+            [split.sources[row]], [split.references[row]], program.config.data, program.dataset.tokenizers
+        )
+        ((_, batch),) = list(evaluation_batches(one, program.config.data))
+        logits = np.asarray(teacher_forced_logits(program.config, params, batch, key=None), np.float64)[0]
+        targets = batch["targets"][0]
+        logits, targets = logits[: np.count_nonzero(targets)], targets[targets != PAD]
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        nll += list(-log_probs[np.arange(len(targets)), targets])
+        correct = logits.argmax(-1) == targets
+        right += list(correct)
+        whole.append(correct.all())
+    assert found["nll"] == pytest.approx(np.mean(nll), rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(np.mean(nll)), rel=1e-5)
+    assert found["token_accuracy"] == np.mean(right)
+    assert found["exact_match_teacher_forced"] == np.mean(whole)
+
+
+# --- Files ---
+
+
+@pytest.fixture
+def files(tmp_path, run) -> tuple[Path, Path]:
+    """The test split as files."""
+    dataset = tiny_run.program().dataset.splits["test"]
+    source, reference = tmp_path / "some.source", tmp_path / "some.reference"
+    source.write_text("".join(line + "\n" for line in dataset.sources))
+    reference.write_text("".join(line + "\n" for line in dataset.references))
+    return source, reference
+
+
+def test_files_score_as_the_split_they_hold(run, files):
+    source, reference = files
+    found = evaluate_run(run, source=source, reference=reference)
+    assert found["metrics"] == evaluate_run(run)["metrics"]
+    assert Path(found["predictions"]).name == "some.source.average_3.txt"
+
+
+def test_score_of_the_predictions_is_the_runs(run, files):
+    metrics = json.loads((run / "result.json").read_text())["metrics"]["test"]
+    found = score_files(run / "predictions" / "test.txt", files[1], ["chrf", "exact_match"])
+    assert found == {name: metrics[name] for name in ("chrf", "chrf_signature", "exact_match")}
+
+
+def test_files_need_no_corpus(run, files, monkeypatch):
+    monkeypatch.setattr("transformer_jax.saved_run.make_dataset", lambda *_: pytest.fail("the corpus was read"))
+    assert evaluate_run(run, source=files[0], reference=files[1])["split"] == "some.source"
+    assert len(translate(run, ["0 1"])) == 1
+
+
+# --- Translations ---
+
+
+def test_translate_writes_the_predictions(run):
+    sources = tiny_run.program().dataset.splits["test"].sources
+    found = [best[0][0] for best in translate(run, sources)]
+    assert found == (run / "predictions" / "test.txt").read_text().splitlines()
+    assert len(set(found)) > 1
+
+
+def test_blank_unknown_and_over_long_sources_keep_their_lines(run):
+    sources = ["0 1 2", "", "   ", "zebra 1", "1 " * 500, "0 1 2"]
+    found = [best[0][0] for best in translate(run, sources)]
+    assert len(found) == len(sources)
+    assert found[1] == found[2] == ""
+    assert found[0] == found[5] != ""
+    cut = translate(run, ["1 " * 15])  # data.max_length = 16, EOS counted
+    assert found[4] == cut[0][0][0]
+    assert translate(run, []) == []
+
+
+def test_nbest_is_ranked_and_its_first_is_the_translation(run):
+    overrides = {"decode.strategy": "beam"}
+    best = translate(run, ["0 1 2", "3 4"], num_results=3, overrides=overrides)
+    for one, single in zip(best, translate(run, ["0 1 2", "3 4"], overrides=overrides), strict=True):
+        assert len({text for text, _ in one}) == len(one) == 3
+        assert [score for _, score in one] == sorted((score for _, score in one), reverse=True)
+        assert one[0] == (single[0][0], pytest.approx(single[0][1], rel=1e-5))
+
+
+def test_more_results_than_there_are_hypotheses(run):
+    (found,) = translate(run, ["0"], num_results=9, overrides={"decode.strategy": "beam", "decode.beam_size": 1})
+    assert all(math.isfinite(score) for _, score in found)
+    assert 1 <= len(found) < 9
+
+
+# --- Following a run ---
+
+
+def test_watch_scores_each_checkpoint_as_it_comes(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    found = []
+    watch = watch_run(workdir, split="valid", poll_seconds=0.01)
+    found.append(next(watch))
+    (workdir / "checkpoints" / "00000010").rename(tmp_path / "pruned")  # by the training, before it is scored
+    tiny_run.copy_of(tiny_run.finished() / "checkpoints" / "00000020", workdir / "checkpoints" / "00000020")
+
+    def finish() -> None:
+        (workdir / "result.json").write_text("{}")
+
+    threading.Timer(0.2, finish).start()
+    found += list(watch)
+    steps = [int(one["checkpoint"]) for one in found]
+    assert steps == [5, 8, 13, 20]
+    assert found[-1]["metrics"]["nll"] == evaluate_run(tiny_copy(tmp_path), split="valid", checkpoint="20")["metrics"]["nll"]
+
+
+def tiny_copy(tmp_path: Path) -> Path:
+    return tiny_run.copy_of(tiny_run.finished(), tmp_path / "copy")
+
+
+# --- Refusals that need a run ---
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"checkpoint": "7"}, r"no checkpoint at step 7. There are: \[15, 16, 20\]"),
+        ({"checkpoint": "average:9"}, "3 checkpoints to average, fewer than 'average:9' needs"),
+        ({"checkpoint": "../../x"}, "Allowed: best, last, a step, or average:N"),
+        ({"split": "dev"}, "--split=dev: the corpus has train, valid, test"),
+        ({"source": Path("a")}, "--source and --reference go together"),
+        ({"overrides": {"model.num_heads": 4}}, "--config.model.num_heads: training has settled that"),
+        ({"overrides": {"decode.beam_size": 0}}, "decode.beam_size = 0 is out of range"),
+        ({"overrides": {"decode.strategy": "bean"}}, "did you mean 'beam'"),
+    ],
+)
+def test_evaluate_refuses(run, options, said):
+    with pytest.raises(UserError, match=said):
+        evaluate_run(run, **options)
+
+
+def test_nbest_of_a_search_that_has_one_is_refused(run):
+    with pytest.raises(UserError, match="--nbest=2 needs decode.strategy = 'beam', not 'greedy'"):
+        translate(run, ["0"], num_results=2)
+
+
+def test_another_tokenizer_or_corpus_is_refused(tmp_path, run):
+    workdir = tiny_run.copy_of(run, tmp_path / "run")
+    tokenizer = workdir / "tokenizer" / "tokenizer.json"
+    content = json.loads(tokenizer.read_text())
+    content["symbols"] = content["symbols"][::-1]
+    tokenizer.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="tokenizer is not the one it was trained with"):
+        open_run(workdir)
+    data = json.loads((workdir / "data.json").read_text())
+    data["tokenizers"] = tiny_run.program().dataset.tokenizers.fingerprint
+    data["fingerprint"] = "0" * 64
+    (workdir / "data.json").write_text(json.dumps(data))
+    tiny_run.program().dataset.tokenizers.save(workdir / "tokenizer")
+    with pytest.raises(UserError, match="was trained on other data"):
+        evaluate_run(workdir)
+
+
+@pytest.mark.parametrize(
+    ("choice", "parsed"),
+    [("best", ("best", 0)), ("last", ("last", 0)), ("300", ("step", 300)), ("average:5", ("average", 5))],
+)
+def test_choices_of_checkpoints(choice, parsed):
+    assert parse_checkpoint(choice, "checkpoint") == parsed
+
+
+@pytest.mark.parametrize("choice", ["", "first", "average", "average:", "average:0", "-1", "1e3", "9" * 5000, "²", "best:2"])
+def test_choices_that_are_none(choice):
+    with pytest.raises(UserError, match="Allowed: best, last, a step, or average:N"):
+        parse_checkpoint(choice, "checkpoint")

@@ -1,0 +1,81 @@
+"""Experiments as data: rows on a base, scales, and what becomes of them on another config."""
+
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+from transformer_jax.errors import UserError
+from transformer_jax.sweeps.experiment import Experiment, Scale, load_experiment, make_variants, on_config, select
+
+ROWS = {
+    "base": {},
+    "wide": {"model.d_model": 64},
+    "double": lambda base: {"model.d_ff": 2 * base.model.d_ff},
+}
+
+
+def write(tmp_path: Path, body: str, docstring: str = "Why?\n\nQuestion: What\nif?\n\nHypothesis: Then so.\n") -> Path:
+    tiny_run.write_config_file(tmp_path / "configs" / "tiny.py")
+    path = tmp_path / "experiments" / "ask.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'"""{docstring}"""\nfrom transformer_jax.sweeps.experiment import Experiment, Scale\n{body}\n')
+    return path
+
+
+def test_question_and_hypothesis_are_those_of_the_docstring(tmp_path):
+    path = write(tmp_path, 'EXPERIMENT = Experiment(rows={"base": {}}, scales={"small": Scale("configs/tiny.py", seeds=2)})')
+    experiment = load_experiment(path)
+    assert (experiment.question, experiment.hypothesis) == ("What if?", "Then so.")
+    assert experiment.scales["small"].config == str(tmp_path / "configs" / "tiny.py")  # beside experiments/
+
+
+def test_rows_act_on_the_scale_and_see_what_was_overridden(tmp_path):
+    config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py")
+    scale = Scale(str(config), seeds=1, overrides={"train.steps": 7, "model.d_ff": 10})
+    variants = {v.name: v for v in make_variants(Experiment(ROWS, {"small": scale}), scale, {})}
+    assert [v.config.train.steps for v in variants.values()] == [7, 7, 7]
+    assert variants["double"].config.model.d_ff == 20
+    assert variants["double"].overrides == {"model.d_ff": 20}
+    assert variants["wide"].config.model.head_widths == (32, 32)  # derived after the row
+    overridden = make_variants(Experiment(ROWS, {"small": scale}), scale, {"model.d_ff": 3, "seed": 0})
+    assert [v.config.model.d_ff for v in overridden] == [3, 3, 6]
+
+
+def test_a_row_may_not_undo_the_question(tmp_path):
+    """What the command line sets holds for the base; the row, which is what is asked, wins over it."""
+    config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py")
+    scale = Scale(str(config), seeds=1)
+    base, wide, _ = make_variants(Experiment(ROWS, {"small": scale}), scale, {"model.d_model": 32})
+    assert (base.config.model.d_model, wide.config.model.d_model) == (32, 64)
+
+
+def test_another_config_is_judged_by_its_own_first_metric(tmp_path):
+    scale = Scale("configs/x.py", seeds=3, overrides={"train.steps": 1})
+    for metrics, expected in [
+        (("chrf", "exact_match"), ("test/chrf", True, False)),
+        (("exact_match",), ("test/exact_match", True, True)),
+        ((), ("test/nll", False, False)),
+    ]:
+        overrides = {"evaluate.metrics": metrics, "evaluate.best": "nll"}
+        config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py", overrides)
+        moved = on_config(scale, str(config))
+        assert (moved.metric, moved.higher_is_better, moved.percent) == expected
+        assert (moved.config, moved.seeds, dict(moved.overrides)) == (str(config), 3, {})
+
+
+def test_select_keeps_the_order():
+    assert list(select(ROWS, ["double", "base"])) == ["double", "base"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "-flag"])
+def test_names_of_rows_are_names_of_directories(tmp_path, name):
+    body = f'EXPERIMENT = Experiment(rows={{"base": {{}}, {name!r}: {{}}}}, scales={{"small": Scale("configs/tiny.py", seeds=1)}})'
+    with pytest.raises(UserError, match="cannot be the name of a directory"):
+        load_experiment(write(tmp_path, body))
+
+
+def test_no_seeds_are_refused(tmp_path):
+    body = 'EXPERIMENT = Experiment(rows={"base": {}}, scales={"small": Scale("configs/tiny.py", seeds=0)})'
+    with pytest.raises(UserError, match="scale 'small' has 0 seeds"):
+        load_experiment(write(tmp_path, body))

@@ -1,0 +1,132 @@
+"""The processes of a sweep: one that dies, hangs or is stopped harms no run but its own. The workers are stand-ins."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+from transformer_jax.config import with_values
+from transformer_jax.run import Interruption
+from transformer_jax.sweeps import pool
+from transformer_jax.sweeps.worker import Task
+
+# Called as `python -m transformer_jax.sweeps.worker TASK CPUS`; does with each run what a file beside it says.
+WORKER = """#!{python}
+import json, os, signal, sys, time
+from pathlib import Path
+task = json.loads(Path(sys.argv[3]).read_text())
+print(f"[{{task['name']}}] cpus {{sys.argv[4]}}", flush=True)
+for run in task["runs"]:
+    workdir = Path(run["workdir"])
+    do = (workdir.parent / f"{{workdir.name}}.do").read_text()
+    print(f"[{{task['name']}} seed {{run['config']['seed']}}] {{do}}", flush=True)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / "started").open("a") as file:
+        file.write("x")
+    if do == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif do == "crash":
+        raise SystemExit("all is lost")
+    elif do == "hang":
+        time.sleep(600)
+    elif do == "fail":
+        (workdir / "error.json").write_text("{{}}")
+    else:
+        time.sleep(0.05)
+        (workdir / "result.json").write_text("{{}}")
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """sweep(a=["finish", "die"]) runs a task `a` of two runs that do so; the lines that were said."""
+    worker = tmp_path / "python"
+    worker.write_text(WORKER.format(python=sys.executable))
+    worker.chmod(0o755)
+    monkeypatch.setattr(pool.sys, "executable", str(worker))
+    config = tiny_run.config()
+
+    def run(workers=2, time_limit=None, say=lambda line: None, population=False, **tasks: list[str]) -> list[str]:
+        made, lines = [], []
+        for name, todo in tasks.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            for seed, do in enumerate(todo):
+                (tmp_path / name / f"{seed}.do").write_text(do)
+            workdirs = [tmp_path / name / str(seed) for seed in range(len(todo))]
+            made.append(Task(name, [with_values(config, {"seed": s}) for s in range(len(todo))], workdirs, population))
+
+        def both(line: str) -> None:
+            lines.append(line)
+            say(line)
+
+        pool.run_tasks(made, tmp_path / "tasks", workers, time_limit, dict(os.environ), both)
+        return lines
+
+    return run
+
+
+def outcomes(tmp_path: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(tmp_path.glob("*/*.do")):
+        workdir = path.with_suffix("")
+        names = [name for name in ("result", "error") if (workdir / f"{name}.json").exists()]
+        found[f"{path.parent.name}/{workdir.name}"] = "+".join(names) or "open"
+    return found
+
+
+def error(tmp_path: Path, run: str) -> dict:
+    return json.loads((tmp_path / run / "error.json").read_text())
+
+
+def test_all_runs_finish_and_share_the_processors(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "available_cpus", lambda: [0, 1, 2, 3])
+    lines = sweep(a=["finish"], b=["finish", "finish"], c=["finish"])
+    assert set(outcomes(tmp_path).values()) == {"result"}
+    assert {line.partition("cpus ")[2] for line in lines if "cpus" in line} == {"0,2", "1,3"}
+
+
+def test_a_process_that_dies_fails_one_run_and_the_others_go_on(sweep, tmp_path):
+    lines = sweep(a=["finish", "die", "finish"], b=["finish"])
+    assert outcomes(tmp_path) == {"a/0": "result", "a/1": "error", "a/2": "result", "b/0": "result"}
+    assert error(tmp_path, "a/1")["message"] == "the process of the run ended with status -9"
+    assert "[a seed 1] die" in error(tmp_path, "a/1")["traceback"]
+    assert "[a seed 1] failed: the process of the run ended with status -9" in lines
+    assert (tmp_path / "a/0/started").read_text() == "x"  # once
+
+
+def test_a_process_that_never_begins_a_run_is_no_endless_loop(sweep, tmp_path):
+    sweep(a=["crash", "crash"])
+    assert outcomes(tmp_path) == {"a/0": "error", "a/1": "error"}
+    assert "all is lost" in error(tmp_path, "a/0")["traceback"]
+
+
+def test_a_run_that_failed_by_itself_keeps_its_own_error(sweep, tmp_path):
+    sweep(a=["fail", "finish"])
+    assert outcomes(tmp_path) == {"a/0": "error", "a/1": "result"}
+    assert error(tmp_path, "a/0") == {}
+
+
+def test_a_run_over_its_time_is_ended(sweep, tmp_path):
+    sweep(time_limit=2.0, a=["finish", "hang", "finish"], b=["finish"])
+    assert outcomes(tmp_path) == {"a/0": "result", "a/1": "error", "a/2": "result", "b/0": "result"}
+    assert error(tmp_path, "a/1")["message"] == "the run took longer than the time limit of 2 seconds"
+
+
+def test_the_lanes_of_a_population_fall_together(sweep, tmp_path):
+    sweep(a=["die", "finish"], population=True)
+    assert outcomes(tmp_path) == {"a/0": "error", "a/1": "error"}
+
+
+def test_a_stop_marks_nothing_as_failed(sweep, tmp_path):
+    def stop(line: str) -> None:
+        if line.endswith("hang"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interruption):
+        sweep(say=stop, workers=1, a=["finish", "hang", "finish"], b=["finish"])
+    assert outcomes(tmp_path) == {"a/0": "result", "a/1": "open", "a/2": "open", "b/0": "open"}
+    assert not (tmp_path / "b/0").exists()  # nothing new was begun

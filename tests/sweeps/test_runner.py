@@ -1,0 +1,276 @@
+"""Whole sweeps with real processes on a tiny experiment: finished, failed, stopped, extended, refused."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+from transformer_jax import cli
+from transformer_jax.config import with_values
+from transformer_jax.errors import UserError
+from transformer_jax.run import Interruption
+from transformer_jax.run_directory import locked
+from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
+from transformer_jax.sweeps.runner import run_directory_of, run_sweep, sweep_status
+from transformer_jax.sweeps.worker import Task, write_task
+
+EXPERIMENT = '''"""Does it run?
+
+Question: Does it run?
+
+Hypothesis: It does.
+"""
+from transformer_jax.sweeps.experiment import Experiment, Scale
+EXPERIMENT = Experiment(
+    rows={rows},
+    scales={{"small": Scale("configs/tiny.py", seeds=2, metric="test/chrf", percent=False)}},
+)
+'''
+# The corpus of the last row is gone by the time its worker looks for it.
+VANISHING = {
+    "data.source": "parallel_text",
+    "data.directory": "{directory}",
+    "data.tokenizer": "characters",
+    "model.vocab_size": 40,
+}
+
+
+def make(directory: Path, rows: dict) -> Path:
+    """An experiment file in `directory`."""
+    tiny_run.write_config_file(directory / "configs" / "tiny.py", {"train.steps": 8, "evaluate.checkpoint": "last"})
+    path = directory / "experiments" / "ask.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(EXPERIMENT.format(rows=rows))
+    return path
+
+
+def sweep(path: Path, workdir: Path, seeds: int | None = None, **options):
+    experiment = load_experiment(path)
+    scale = choose_scale(experiment, "small")
+    if seeds is not None:
+        scale = type(scale)(**{**vars(scale), "seeds": seeds})
+    variants = make_variants(experiment, scale, {})
+    return run_sweep("ask", experiment, "small", scale, variants, workdir, workers=2, **options)
+
+
+def write_corpus(directory: Path) -> Path:
+    directory.mkdir()
+    for split, count in (("train", 20), ("val", 3), ("test", 3)):
+        (directory / f"{split}.en").write_text("".join(f"{n} {n}\n" for n in range(1, count + 1)))
+        (directory / f"{split}.de").write_text("".join(f"{n}\n" for n in range(1, count + 1)))
+    return directory
+
+
+def restore(directory: Path) -> None:
+    """The corpus is there again: planning reads it."""
+    if not (directory / "corpus").exists():
+        (directory / "hidden").rename(directory / "corpus")
+
+
+def stamps(directory: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (directory / "runs").rglob("*") if path.is_file()}
+
+
+def numbers(workdir: Path) -> list[dict[str, str]]:
+    """The rows of report.csv without what is a time."""
+    with (workdir / "report.csv").open() as file:
+        return [
+            {name: value for name, value in row.items() if "seconds" not in name and "commit" not in name}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A sweep of three rows and two seeds, one row of which has failed."""
+    directory = tmp_path_factory.mktemp("sweep")
+    corpus = write_corpus(directory / "corpus")
+    vanishing = VANISHING | {"data.directory": str(corpus)}
+    path = make(directory, {"base": {}, "no_wo": {"model.attention.output_projection": "none"}, "gone": vanishing})
+
+    def say(line: str) -> None:
+        if corpus.exists():
+            corpus.rename(directory / "hidden")
+
+    report = sweep(path, directory / "work", say=say)
+    return directory, path, report
+
+
+def test_every_run_has_its_directory_and_the_failed_ones_their_error(made):
+    directory, _, report = made
+    status = {f"{run.row}/{run.seed}": run.status for run in report.analysis.sweep.runs}
+    good = {f"{row}/{seed}": "finished" for row in ("base", "no_wo") for seed in (0, 1)}
+    assert status == good | {"gone/0": "failed", "gone/1": "failed"}
+    for seed in (0, 1):
+        error = json.loads((run_directory_of(directory / "work", "gone", seed) / "error.json").read_text())
+        assert "corpus" in error["message"]
+        result = json.loads((run_directory_of(directory / "work", "base", seed) / "result.json").read_text())
+        assert result["seed"] == seed
+    definition = json.loads((directory / "work" / "sweep.json").read_text())
+    assert (definition["seeds"], definition["metric"], definition["base"]) == ([0, 1], "test/chrf", "base")
+    assert definition["rows"]["no_wo"]["overrides"] == {"model.attention.output_projection": "none"}
+    assert definition["rows"]["no_wo"]["parameters"] < definition["rows"]["base"]["parameters"]
+
+
+def test_the_report_has_the_failure_and_the_numbers(made):
+    directory, _, report = made
+    assert set(report.files) == {"html", "md", "csv", "tex"}
+    assert all(path.is_file() for path in report.files.values())
+    assert "no directory" in (directory / "work" / "report.md").read_text()
+    base = report.analysis.sweep.values("base")
+    expected = [json.loads((directory / f"work/runs/base/seed_{s}/result.json").read_text()) for s in (0, 1)]
+    assert base == {s: expected[s]["metrics"]["test"]["chrf"] for s in (0, 1)}
+
+
+def test_a_run_of_a_sweep_is_a_run(made):
+    """Bit for bit what the same config gives by itself, up to the number of processors."""
+    directory, _, _ = made
+    log = [json.loads(line) for line in (directory / "work/runs/base/seed_1/metrics.jsonl").read_text().splitlines()]
+    program = tiny_run.program(train__steps=8, evaluate__checkpoint="last")
+    tiny_run.train_here(directory / "alone", [1], program)
+    alone = [json.loads(line) for line in (directory / "alone" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [line["step"] for line in alone]
+    assert [line["nll"] for line in log] == pytest.approx([line["nll"] for line in alone], rel=1e-5)
+
+
+def test_what_is_finished_or_failed_is_left_alone(made):
+    directory, path, report = made
+    restore(directory)
+    before, said = stamps(directory / "work"), []
+    again = sweep(path, directory / "work", say=said.append)
+    assert stamps(directory / "work") == before
+    assert said == ["6 runs, 3 programs; 6 runs are done, 0 to go."]
+    assert again.as_dict() == report.as_dict()
+
+
+def test_failed_runs_are_tried_again_on_request_and_seeds_may_be_added(made, tmp_path):
+    directory, path, _ = made
+    restore(directory)
+    before = stamps(directory / "work")
+    said: list[str] = []
+    report = sweep(path, directory / "work", seeds=3, retry_failed=True, say=said.append)
+    assert said[0] == "9 runs, 3 programs; 4 runs are done, 5 to go."
+    assert {run.status for run in report.analysis.sweep.runs} == {"finished"}
+    assert not list((directory / "work").rglob("error.json"))
+    after = stamps(directory / "work")
+    kept = [file for file in before if "gone" not in file.parts]
+    assert {file: after[file] for file in kept} == {file: before[file] for file in kept}
+
+
+def test_a_row_that_has_changed_its_meaning_is_refused(made, tmp_path):
+    directory, _, _ = made
+    restore(directory)
+    changed = make(tmp_path, {"base": {"model.d_ff": 8}})
+    before = (directory / "work" / "sweep.json").read_bytes()
+    with pytest.raises(UserError, match="holds rows that have changed since: base. Give this sweep another --workdir"):
+        sweep(changed, directory / "work", say=lambda line: None)
+    assert (directory / "work" / "sweep.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"name": 3, "rows": 4}', "{"])
+def test_a_sweep_json_of_somebody_else_is_refused(tmp_path, content):
+    path = make(tmp_path, {"base": {}})
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "sweep.json").write_text(content)
+    with pytest.raises(UserError, match=r"sweep\.json"):
+        sweep(path, tmp_path / "work", say=lambda line: None)
+
+
+def test_a_second_sweep_on_the_directory_is_refused(tmp_path):
+    path = make(tmp_path, {"base": {}})
+    with locked(tmp_path / "work"), pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        sweep(path, tmp_path / "work", say=lambda line: None)
+
+
+def test_stopped_and_started_again_ends_with_the_same_report(made, tmp_path):
+    rows = {"base": {}, "no_wo": {"model.attention.output_projection": "none"}}
+    path = make(tmp_path, rows)
+    whole = sweep(path, tmp_path / "whole", seeds=1, say=lambda line: None)
+
+    def stop(line: str) -> None:
+        if "step 3/8" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interruption):
+        sweep(path, tmp_path / "stopped", seeds=1, say=stop)
+    states = {run["status"] for run in sweep_status(tmp_path / "stopped")}
+    assert states <= {"stopped", "missing", "finished"}
+    assert "stopped" in states
+    again = sweep(path, tmp_path / "stopped", seeds=1, say=lambda line: None)
+    assert numbers(tmp_path / "stopped") == numbers(tmp_path / "whole")
+    assert again.analysis.sweep.values("base") == whole.analysis.sweep.values("base")
+
+
+def test_a_worker_ends_with_the_sweep_that_started_it(tmp_path):
+    """As after a kill -9 of the sweep: no orphan goes on, and no run is marked as failed."""
+    config = with_values(tiny_run.config({"train.steps": 100_000}), {"seed": 3})
+    write_task(tmp_path / "task.json", Task("base", [config], [tmp_path / "run"]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "transformer_jax.sweeps.worker", str(tmp_path / "task.json"), ""],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdin is not None
+    while "step 3/" not in process.stdout.readline():
+        pass
+    process.stdout.close()  # printing fails from now on, too
+    process.stdin.close()
+    assert process.wait() == 75
+    assert not (tmp_path / "run" / "error.json").exists()
+    with locked(tmp_path / "run"):
+        pass
+
+
+# --- The command ---
+
+
+def test_status_lists_every_run_without_training(tmp_path, capsys):
+    path = make(tmp_path, {"base": {}, "no_wo": {}})
+    workdir = tmp_path / "work"
+    definition = {
+        "schema": 1, "name": "ask", "metric": "test/chrf", "base": "base", "seeds": [0, 1], "rows": {"base": {}, "no_wo": {}},
+        "higher_is_better": True, "percent": False,
+    }  # fmt: skip
+    workdir.mkdir()
+    (workdir / "sweep.json").write_text(json.dumps(definition))
+    tiny_run.copy_of(tiny_run.finished(), run_directory_of(workdir, "base", 0))
+    tiny_run.copy_of(tiny_run.stopped(), run_directory_of(workdir, "base", 1))
+    failed = run_directory_of(workdir, "no_wo", 0)
+    failed.mkdir(parents=True)
+    (failed / "error.json").write_text('{"type": "ValueError", "message": "no luck"}')
+    arguments = ["sweep", str(path), f"--workdir={workdir}", "--status"]
+    assert cli.main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == [
+        {"row": "base", "seed": 0, "status": "finished", "message": "evaluated at step 20"},
+        {"row": "base", "seed": 1, "status": "stopped", "message": "evaluated at step 8"},
+        {"row": "no_wo", "seed": 0, "status": "failed", "message": "ValueError: no luck"},
+        {"row": "no_wo", "seed": 1, "status": "missing", "message": ""},
+    ]
+    with locked(run_directory_of(workdir, "base", 1)):
+        assert [run["status"] for run in sweep_status(workdir)] == ["finished", "running", "failed", "missing"]
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "    failed  no_wo seed 0  ValueError: no luck", "   missing  no_wo seed 1"
+    ]  # fmt: skip
+
+
+def test_the_command_passes_on_what_it_is_given_and_tells_of_failures(made, monkeypatch, capsys):
+    directory, path, report = made
+    seen = {}
+
+    def run(*arguments, **options):
+        seen.update(options, scale=arguments[3], rows=[variant.name for variant in arguments[4]])
+        return report
+
+    monkeypatch.setattr(cli, "run_sweep", run)
+    arguments = ["--seeds=7", "--workers=3", "--time-limit=90", "--retry-failed", "--config.model.d_ff=5"]
+    assert cli.main(["sweep", str(path), f"--workdir={directory / 'work'}", *arguments]) == 1  # two have failed
+    assert (seen["workers"], seen["time_limit"], seen["retry_failed"]) == (3, 90.0, True)
+    assert (seen["scale"].seeds, seen["rows"]) == (7, ["base", "no_wo", "gone"])
+    assert capsys.readouterr().out.splitlines()[0] == report.summary

@@ -1,0 +1,262 @@
+"""The commands as a person or a script meets them."""
+
+import importlib.metadata
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+from transformer_jax import cli
+from transformer_jax.run import Interruption
+
+COMMANDS = ["train", "evaluate", "translate", "score", "sweep", "report", "describe", "benchmark", "doctor"]
+
+
+def call(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def strict_json(text: str) -> dict:
+    """One JSON object and nothing else, without NaN or Infinity, which are no JSON."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    found = json.loads(text, parse_constant=refuse)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return tiny_run.copy_of(tiny_run.finished(), tmp_path_factory.mktemp("cli") / "run")
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    return tiny_run.write_config_file(tmp_path / "configs" / "tiny.py")
+
+
+def standard_input(monkeypatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+# --- Help ---
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(command, "--help")
+    assert stopped.value.code == 0
+    assert f"Example:\n  ./launch.sh {command}" in capsys.readouterr().out
+
+
+def test_the_commands_are_listed(capsys):
+    with pytest.raises(SystemExit):
+        call("--help")
+    output = capsys.readouterr().out
+    assert re.findall(r"^ {4}(\w+)(?: |$)", output, re.MULTILINE) == COMMANDS
+
+
+def test_without_arguments_it_is_the_quick_start(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(cli, "_sweep", lambda options, overrides: seen.update(vars(options)) or 0)
+    assert cli.main([]) == 0
+    assert seen["experiment"].name == "quickstart.py"
+    assert seen["experiment"].is_file()
+    assert seen["workdir"] == Path("runs/quickstart")
+
+
+# --- One JSON object ---
+
+
+def test_train_prints_progress_or_json(run, config, capsys):
+    """The run is finished: what it prints is what is in its directory."""
+    assert call("train", f"--config={config}", f"--workdir={run}", "--json") == 0
+    output = capsys.readouterr()
+    assert strict_json(output.out) == json.loads((run / "result.json").read_text())
+    assert "is finished already" in output.err
+    assert call("train", f"--config={config}", f"--workdir={run}") == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [f"{run}: is finished already.", f"{run}: finished after 20 steps"]
+    assert output.err == ""
+
+
+def test_evaluate(run, capsys):
+    assert call("evaluate", f"--workdir={run}", "--split=valid", "--json") == 0
+    found = strict_json(capsys.readouterr().out)
+    assert found["metrics"] == json.loads((run / "result.json").read_text())["metrics"]["valid"]
+    assert call("evaluate", f"--workdir={run}", "--split=valid") == 0
+    output = capsys.readouterr().out
+    assert output.startswith(f"valid (average:3): nll {found['metrics']['nll']:.4f}  ")
+    assert f"chrf_signature: {found['metrics']['chrf_signature']}" in output
+
+
+def test_describe(capsys):
+    config = Path(cli.ROOT) / "configs" / "base.py"
+    assert call("describe", f"--config={config}", "--json") == 0
+    found = strict_json(capsys.readouterr().out)
+    assert found["parameters"] == 63_045_632 == sum(found["modules"].values())
+    assert call("describe", f"--config={config}:ffn_depth_1") == 0
+    output = capsys.readouterr().out
+    assert "41,000,960  parameters" in output
+    assert "not used: model.d_ff\n" in output
+
+
+def test_doctor(capsys):
+    assert call("doctor", "--json") == 0
+    found = strict_json(capsys.readouterr().out)
+    assert found["jax"] == importlib.metadata.version("jax")
+    assert call("doctor") == 0
+    assert "devices" in capsys.readouterr().out
+
+
+def test_score(tmp_path, capsys):
+    (tmp_path / "h").write_text("the cat sat on the mat\n")
+    (tmp_path / "r").write_text("the cat sat on the mat\n")
+    arguments = ("score", f"--hypotheses={tmp_path / 'h'}", f"--references={tmp_path / 'r'}")
+    assert call(*arguments, "--metrics=bleu,chrf(word_order=2)", "--json") == 0
+    found = strict_json(capsys.readouterr().out)
+    assert [found["bleu"], found["chrf(word_order=2)"]] == pytest.approx([100, 100])
+    assert "nw:2" in found["chrf(word_order=2)_signature"]
+
+
+def test_report_of_a_run(run, capsys):
+    assert call("report", run, "--json") == 0
+    found = strict_json(capsys.readouterr().out)
+    assert Path(found["files"]["html"]).is_file()
+
+
+# --- Translating standard input ---
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (b"", 0),
+        (b"\n", 1),
+        (b"0 1 2\n3 4\n", 2),
+        (b"0 1 2\n3 4", 2),
+        (b"0 1 2\r\n\r\n3 4\r\n", 3),
+        (b"\xef\xbb\xbf0 1 2\n", 1),
+        ("0\u2028 1\n2\x0b 3\n".encode(), 2),
+    ],
+)
+def test_translate_writes_a_line_for_a_line(run, monkeypatch, capsys, text, lines):
+    standard_input(monkeypatch, text)
+    assert call("translate", f"--workdir={run}") == 0
+    output = capsys.readouterr().out
+    assert output.count("\n") == lines
+    assert output == "" or output.endswith("\n")
+
+
+def test_translate_is_the_same_whatever_ends_the_lines(run, monkeypatch, capsys):
+    found = []
+    for text in (b"0 1 2\n\n3 4\n", b"\xef\xbb\xbf0 1 2\r\n \r\n3 4"):
+        standard_input(monkeypatch, text)
+        call("translate", f"--workdir={run}")
+        found.append(capsys.readouterr().out)
+    first, second, third = found[0].splitlines()
+    assert found[0] == found[1]
+    assert second == ""
+    assert first != third
+    assert first
+
+
+def test_translations_as_json_and_as_nbest(run, monkeypatch, capsys):
+    standard_input(monkeypatch, b"0 1 2\n\n")
+    assert call("translate", f"--workdir={run}", "--json") == 0
+    (one, blank) = strict_json(capsys.readouterr().out)["translations"]
+    assert blank == [["", 0.0]]
+    standard_input(monkeypatch, b"0 1 2\n\n")
+    assert call("translate", f"--workdir={run}", "--nbest=2", "--config.decode.strategy=beam") == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["1", "1", "2"]
+    assert float(lines[0][1]) >= float(lines[1][1])
+    assert isinstance(one[0][0], str)
+
+
+def test_invalid_utf8_is_refused_with_its_line(run, monkeypatch, capsys):
+    standard_input(monkeypatch, b"0 1\n0 \xff\n")
+    assert call("translate", f"--workdir={run}") == 2
+    assert "standard input, line 2: invalid UTF-8" in capsys.readouterr().err
+
+
+# --- How it ends ---
+
+
+def raising(error: BaseException):
+    def command(*arguments, **options):
+        raise error
+
+    return command
+
+
+def test_an_interruption_prints_the_command_that_goes_on(config, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "train", raising(Interruption(7)))
+    override = "--config.data.source=copy(symbols=5, max_length=4)"
+    assert call("train", f"--config={config}", f"--workdir={tmp_path}/a b", override) == 75
+    said = capsys.readouterr().err
+    command = said.partition("The same command goes on: ")[2].strip()
+    shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines() == [
+        "./launch.sh", "train", f"--config={config}", f"--workdir={tmp_path}/a b", override
+    ]  # fmt: skip
+    assert "saved at step 7" in said
+
+
+def test_a_second_interrupt_is_no_traceback(config, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "train", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("os._exit", lambda status: sys.exit(status))
+    with pytest.raises(SystemExit, match="130"):
+        call("train", f"--config={config}", f"--workdir={tmp_path}/run")
+    assert "stopped at once" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_sentence(config, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "train", raising(OSError(28, "No space left on device", "/somewhere/metrics.jsonl")))
+    assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 2
+    assert capsys.readouterr().err == "transformer_jax: /somewhere/metrics.jsonl: No space left on device.\n"
+
+
+def test_a_diverged_run_has_status_1(config, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "train", lambda *arguments, **options: {"status": "diverged", "steps": 3})
+    assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 1
+    assert "diverged after 3 steps" in capsys.readouterr().out
+
+
+def test_allowed_changes_are_a_list(config, monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(cli, "train", lambda *a, **options: seen.update(options) or {"status": "finished", "steps": 3})
+    call("train", f"--config={config}", f"--workdir={tmp_path}", "--allow-config-change=train.steps, seed")
+    assert seen["allow_config_change"] == ["train.steps", "seed"]
+
+
+def test_a_real_run_says_nothing_but_its_progress_and_stops_at_the_second_ctrl_c(config, tmp_path):
+    """Libraries have no word in it: standard error is empty, and each line is ours."""
+    arguments = ["train", f"--config={config}", f"--workdir={tmp_path}/run", "--config.train.steps=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "transformer_jax.cli", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(6)]
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate()
+    assert "parameters" in lines[0]
+    assert all(line.startswith("step ") for line in [*lines[1:], *output.splitlines(keepends=True)])
+    # The second may come before the first is dealt with; then the two are one, and the run has saved.
+    assert process.returncode in (130, 75)
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
