@@ -84,7 +84,7 @@ def of_room(room: str) -> list[Path]:
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [
-        ("sweeps", {"models", "training", "parallel", "decoding", "data"}),
+        ("sweeps", {"models", "training", "parallel", "decoding"}),
         ("decoding", {"models", "training", "data", "config"}),
         ("models", {"training", "data", "parallel"}),
         ("parallel", {"models", "training", "data"}),

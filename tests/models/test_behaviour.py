@@ -12,6 +12,8 @@ import tiny
 
 from transformer_jax.models import build
 from transformer_jax.models.embedding import Embedding
+from transformer_jax.models.positions import POSITIONS
+from transformer_jax.models.transformer import Sequence
 from transformer_jax.training.objective import shift_right
 
 COVERING = pytest.mark.parametrize("overrides", tiny.covering(), ids=tiny.name)
@@ -119,6 +121,31 @@ def test_decoding_step_by_step_gives_the_logits_of_the_whole(overrides):
             )
             np.testing.assert_allclose(step[:, 0], whole[:, t], rtol=1e-4, atol=1e-4)
     assert cache.length == 3
+
+
+ABSOLUTE = {"sinusoidal", "learned", "index", "log_index"}
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_relative_schemes_see_distances_alone_and_absolute_ones_where_a_token_stands(name):
+    config = tiny.config({"model.positions": name})
+    params, batch = tiny.params(config), tiny.batch()
+    model = build.build_model(config.model)
+
+    def logits(shift):
+        sides = (jnp.asarray(batch[side]) for side in ("inputs", "targets"))
+        source, target = (Sequence(shift + jnp.arange(x.shape[1])[None], jnp.minimum(x, 1)) for x in sides)
+        with jax.disable_jit():
+            return model.apply(
+                {"params": params},
+                jnp.asarray(batch["inputs"]),
+                jnp.asarray(batch["targets"]),
+                source,
+                target,
+                deterministic=True,
+            )
+
+    assert np.allclose(logits(0), logits(7), rtol=1e-4, atol=1e-4) == (name not in ABSOLUTE)
 
 
 def test_a_model_trained_without_mask_decodes_causally():

@@ -65,6 +65,20 @@ def trained(layout, dropout_rate):
     return {name: np.stack(values) for name, values in found.items()}
 
 
+def noise_of(layout):
+    """Sums over the devices of a number that each draws from its key of the step, and of its square."""
+
+    def build(reduce, key_of_part):
+        def step(state, batch, lane):
+            noise = jax.random.normal(key_of_part(jax.random.key(lane)))
+            return state, reduce((noise, noise**2))
+
+        return step
+
+    step = layout.compile_step(build)
+    return np.asarray(step(layout.put(np.zeros(3)), {"x": np.zeros((16, 1))}, np.int32(0))[1])
+
+
 def rows_of(layout):
     """The nll of every row, as the evaluation has it computed."""
 
@@ -107,6 +121,7 @@ def main(file):
         for rate in (0.0, 0.5):
             results |= {f"{name}/{rate}/{key}": value for key, value in trained(make(), rate).items()}
         results[f"{name}/rows"] = rows_of(make())
+    results["noise"] = noise_of(PmapLayout(8))
     for lanes in (3, 8):
         for devices in (1, 8):
             found = population(lanes, {"parallel.data": devices})
