@@ -2,8 +2,8 @@
 
     ./launch.sh train --config=configs/scan.py --workdir=runs/scan
 
-Expected: 100.0 % exact match on the test half, free-running (4,182 of 4,182; seed 0, `docs/results/scan`); the validation
-split is right from step 8,000 on.
+Expected: 100.0 % exact match on the test half, free-running (4,182 of 4,182; seed 0, `docs/results/scan`); the
+validation split is right from step 8,000 on.
 """
 
 from configs.rows import ROWS
