@@ -40,6 +40,13 @@ def run(tmp_path_factory) -> Path:
     return tiny_run.copy_of(tiny_run.finished(), tmp_path_factory.mktemp("cli") / "run")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _opened_once():
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_run.keep_what_is_opened(patch)
+        yield
+
+
 @pytest.fixture
 def config(tmp_path) -> Path:
     return tiny_run.write_config_file(tmp_path / "configs" / "tiny.py")

@@ -43,7 +43,14 @@ def launch(tmp_path):
 
 
 def test_arguments_and_working_directory_are_passed_on(launch):
-    arguments = ["train", "--config=my configs/a.py:row", "--config.data.source=copy(symbols=5)", "--workdir=x y", "", "*"]
+    arguments = [
+        "train",
+        "--config=my configs/a.py:row",
+        "--config.data.source=copy(symbols=5)",
+        "--workdir=x y",
+        "",
+        "*",
+    ]
     assert launch(*arguments) == [
         str(launch.here), "<-m>", "<transformer_jax.cli>", *[f"<{argument}>" for argument in arguments]
     ]  # fmt: skip

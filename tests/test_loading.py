@@ -81,7 +81,11 @@ def get_config():
     config.model.d_model = 32
     config.model.d_k = 7
     return config
-ROWS = {"wide": {"model.d_model": 64}, "nested": {"model": {"d_model": 16}}, "double": lambda base: {"model.d_ff": 2 * base.model.d_model}}
+ROWS = {
+    "wide": {"model.d_model": 64},
+    "nested": {"model": {"d_model": 16}},
+    "double": lambda base: {"model.d_ff": 2 * base.model.d_model},
+}
 """
 
 
@@ -130,7 +134,14 @@ def test_specs_are_split_outside_of_parentheses_only():
 
 
 def test_config_json_round_trips(tmp_path):
-    config = freeze({"model.d_model": 24, "model.num_heads": 3, "evaluate.metrics": ("chrf",), "model.attention.cross.scale": "none"})
+    config = freeze(
+        {
+            "model.d_model": 24,
+            "model.num_heads": 3,
+            "evaluate.metrics": ("chrf",),
+            "model.attention.cross.scale": "none",
+        }
+    )
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     assert read_config(tmp_path) == config
 
@@ -142,12 +153,30 @@ ANYTHING = st.one_of(
     st.integers().map(str),
     st.floats().map(str),
     st.sampled_from(
-        ["null", "true", "1e999", "9" * 400, "9" * 5000, "{[]: 1}", "(" * 200, "-" * 200 + "1", "\0", "[1, 2]", "1_0", "0x10", "'", "\\", "1j"]
+        [
+            "null",
+            "true",
+            "1e999",
+            "9" * 400,
+            "9" * 5000,
+            "{[]: 1}",
+            "(" * 200,
+            "-" * 200 + "1",
+            "\0",
+            "[1, 2]",
+            "1_0",
+            "0x10",
+            "'",
+            "\\",
+            "1j",
+        ]
     ),
 )
 PATHS = st.one_of(
     st.sampled_from(sorted(FIELDS)),
-    st.lists(st.sampled_from(["model", "data", "d_model", "", "__class__", "attention", "seed"]), max_size=4).map(".".join),
+    st.lists(st.sampled_from(["model", "data", "d_model", "", "__class__", "attention", "seed"]), max_size=4).map(
+        ".".join
+    ),
     st.text(max_size=30),
 )
 relaxed = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,6 +3,7 @@
 What is compiled is kept for the session; `copy_of` gives a test a run directory of its own.
 """
 
+import copy
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 import pytest
 
+from transformer_jax import saved_run
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import Config, flatten, freeze, to_dict
 from transformer_jax.program import Program, state_template
@@ -87,6 +89,28 @@ def _temporary() -> tempfile.TemporaryDirectory:
 def program(lanes: int | None = None, **overrides: Any) -> Program:
     """Compiled once. Keywords spell the dots of a path as two underscores."""
     return Program(config({name.replace("__", "."): value for name, value in overrides.items()}), lanes)
+
+
+def adjusted(compiled: Program, overrides: Mapping[str, Any]) -> Program:
+    """The same compiled functions with another plan for the loop, of which nothing is compiled."""
+    assert all(path.startswith(("train.", "evaluate.")) for path in overrides)
+    found = copy.copy(compiled)
+    found.config = freeze({**_flat(compiled.config), **overrides})
+    return found
+
+
+def keep_what_is_opened(patch: pytest.MonkeyPatch) -> None:
+    """Run directories that are opened again are not compiled again."""
+    opened: dict[Any, Any] = {}
+
+    def open_once(workdir: Path, overrides: Mapping[str, Any] | None = None) -> Any:
+        key = workdir, tuple((overrides or {}).items())
+        if key not in opened:
+            opened[key] = open_run(workdir, overrides)
+        return opened[key]
+
+    open_run = saved_run.open_run
+    patch.setattr(saved_run, "open_run", open_once)
 
 
 def train_here(

@@ -13,7 +13,7 @@ import tiny_run
 from transformer_jax.data import PAD, encode_pairs, evaluation_batches
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import parse_checkpoint
-from transformer_jax.saved_run import evaluate_run, load_params, open_run, score_files, translate, watch_run
+from transformer_jax.saved_run import evaluate_run, load_params, score_files, translate, watch_run
 from transformer_jax.training.objective import teacher_forced_logits
 
 
@@ -25,6 +25,13 @@ def log(run: Path) -> list[dict]:
 def run(tmp_path_factory) -> Path:
     """A finished run; evaluating it writes predictions into it."""
     return tiny_run.copy_of(tiny_run.finished(), tmp_path_factory.mktemp("evaluated") / "run")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _opened_once():
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_run.keep_what_is_opened(patch)
+        yield
 
 
 # --- The same checkpoint, the same score ---
@@ -72,7 +79,10 @@ def test_figures_are_those_of_the_logits(run):
     """nll a token, perplexity and accuracies by NumPy, pair by pair, over batches of several widths."""
     program = tiny_run.program()
     split = encode_pairs(
-        ["0 1 2", "3", "4 5 0 1 2 3 4 5 0 1 2 3 4 5"], ["2 1 0", "3", "5 4 3"], program.config.data, program.dataset.tokenizers
+        ["0 1 2", "3", "4 5 0 1 2 3 4 5 0 1 2 3 4 5"],
+        ["2 1 0", "3", "5 4 3"],
+        program.config.data,
+        program.dataset.tokenizers,
     )
     params = load_params(run, "last")
     (found,) = program.evaluator.teacher_forced(params, split)
@@ -182,7 +192,10 @@ def test_watch_scores_each_checkpoint_as_it_comes(tmp_path):
     found += list(watch)
     steps = [int(one["checkpoint"]) for one in found]
     assert steps == [5, 8, 13, 20]
-    assert found[-1]["metrics"]["nll"] == evaluate_run(tiny_copy(tmp_path), split="valid", checkpoint="20")["metrics"]["nll"]
+    assert (
+        found[-1]["metrics"]["nll"]
+        == evaluate_run(tiny_copy(tmp_path), split="valid", checkpoint="20")["metrics"]["nll"]
+    )
 
 
 def tiny_copy(tmp_path: Path) -> Path:
@@ -222,7 +235,7 @@ def test_another_tokenizer_or_corpus_is_refused(tmp_path, run):
     content["symbols"] = content["symbols"][::-1]
     tokenizer.write_text(json.dumps(content))
     with pytest.raises(UserError, match="tokenizer is not the one it was trained with"):
-        open_run(workdir)
+        evaluate_run(workdir)
     data = json.loads((workdir / "data.json").read_text())
     data["tokenizers"] = tiny_run.program().dataset.tokenizers.fingerprint
     data["fingerprint"] = "0" * 64
@@ -240,7 +253,9 @@ def test_choices_of_checkpoints(choice, parsed):
     assert parse_checkpoint(choice, "checkpoint") == parsed
 
 
-@pytest.mark.parametrize("choice", ["", "first", "average", "average:", "average:0", "-1", "1e3", "9" * 5000, "²", "best:2"])
+@pytest.mark.parametrize(
+    "choice", ["", "first", "average", "average:", "average:0", "-1", "1e3", "9" * 5000, "²", "best:2"]
+)
 def test_choices_that_are_none(choice):
     with pytest.raises(UserError, match="Allowed: best, last, a step, or average:N"):
         parse_checkpoint(choice, "checkpoint")

@@ -3,6 +3,8 @@
 Each config of `tiny.covering()` holds many entries at once; a failure names them all.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ def influence(config, params, batch, t):
     weights_C = jnp.asarray(np.random.default_rng(5).normal(size=config.model.vocab_size), jnp.float32)
     decoder_inputs = jnp.where(batch["targets"] == 0, 0, shift_right(batch["targets"], jnp.arange(T)[None]))
 
-    def combination(source_BSD, target_BTD):
+    def combination(source_BSD, target_BTD, params):
         added = iter([source_BSD, target_BTD])
 
         def add(function, args, kwargs, context):
@@ -40,8 +42,7 @@ def influence(config, params, batch, t):
             logits = model.apply({"params": params}, batch["inputs"], decoder_inputs, deterministic=True)
         return jnp.sum(logits[:, t] @ weights_C)
 
-    with jax.disable_jit():
-        gradients = jax.grad(combination, (0, 1))(jnp.zeros((rows, S, D)), jnp.zeros((rows, T, D)))
+    gradients = jax.jit(jax.grad(combination, (0, 1)))(jnp.zeros((rows, S, D)), jnp.zeros((rows, T, D)), params)
     return [np.abs(np.asarray(g)).sum(-1) for g in gradients]
 
 
@@ -107,19 +108,17 @@ def pack(sentences, width):
 @COVERING
 def test_decoding_step_by_step_gives_the_logits_of_the_whole(overrides):
     config = tiny.config(overrides)
-    params = {"params": tiny.params(config)}
-    model = build.build_model(config.model)
+    params, model = {"params": tiny.params(config)}, build.build_model(config.model)
+    encode, decode = (
+        jax.jit(functools.partial(model.apply, deterministic=True, method=m)) for m in ("encode", "decode")
+    )
     inputs, tokens = jnp.asarray(tiny.batch()["inputs"]), jnp.asarray(tiny.sentences([3] * 4, 3, seed=7))
-    with jax.disable_jit():
-        memory = model.apply(params, inputs, deterministic=True, method="encode")
-        segments = (inputs != 0).astype(jnp.int32)
-        whole, _ = model.apply(params, tokens, memory, segments, deterministic=True, method="decode")
-        cache = build.start_cache(config.model, 4, 4)
-        for t in range(3):
-            step, cache = model.apply(
-                params, tokens[:, t : t + 1], memory, segments, cache=cache, deterministic=True, method="decode"
-            )
-            np.testing.assert_allclose(step[:, 0], whole[:, t], rtol=1e-4, atol=1e-4)
+    memory, segments = encode(params, inputs), (inputs != 0).astype(jnp.int32)
+    whole, _ = decode(params, tokens, memory, segments)
+    cache = build.start_cache(config.model, 4, 4)
+    for t in range(3):
+        step, cache = decode(params, tokens[:, t : t + 1], memory, segments, cache=cache)
+        np.testing.assert_allclose(step[:, 0], whole[:, t], rtol=1e-4, atol=1e-4)
     assert cache.length == 3
 
 

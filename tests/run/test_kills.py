@@ -26,44 +26,41 @@ def whole(tmp_path_factory) -> Path:
     return workdir
 
 
-def check(tmp_path: Path, whole: Path, count: int, seed: int) -> int:
-    """Kills a run `count` times at most; the number of kills."""
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    """Of `train`, with `tmp_path`/run as the run directory."""
     config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py", OVERRIDES)
-    workdir, log = tmp_path / f"run_{seed}", tmp_path / "log"
-    killed = kills.run_to_the_end([f"--config={config}", f"--workdir={workdir}"], workdir, log, count, seed)
-    assert tiny_run.content(workdir) == tiny_run.content(whole)
-    assert "Traceback" not in log.read_text()
-    return killed
+    return [f"--config={config}", f"--workdir={tmp_path / 'run'}"]
 
 
-def test_killed_a_few_times(tmp_path, whole):
-    assert check(tmp_path, whole, count=3, seed=0) > 0
-
-
-@pytest.mark.long
-def test_killed_two_hundred_times(tmp_path, whole, capsys):
-    killed, runs = 0, 0
-    while killed < 200:
-        killed += check(tmp_path, whole, count=min(10, 200 - killed), seed=runs)
-        runs += 1
-        with capsys.disabled():
-            print(f"{killed} kills in {runs} runs, nothing lost", flush=True)
-
-
-def test_sigterm_saves_says_how_to_go_on_and_exits_with_75(tmp_path, whole):
-    config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py", OVERRIDES)
-    workdir, log = tmp_path / "run", tmp_path / "log"
-    process = kills.start([f"--config={config}", f"--workdir={workdir}", "--config.seed=0"], log)
-    while process.poll() is None and not (workdir / "metrics.jsonl").exists():
+def test_terminated_and_killed_a_few_times(tmp_path, whole, arguments):
+    """SIGTERM saves, says how to go on and exits with 75; then come the kills."""
+    log, metrics = tmp_path / "log", tmp_path / "run" / "metrics.jsonl"
+    process = kills.start(arguments, log)
+    while process.poll() is None and not metrics.exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 75, log.read_text()
-    last = log.read_text().splitlines()[-1]
-    step = Checkpoints(workdir / "checkpoints").steps()[-1]
-    command = f"./launch.sh train --config={config} --workdir={workdir} --config.seed=0"
-    assert last == f"stopped and saved at step {step}. The same command goes on: {command}"
-    train(tiny_run.config(OVERRIDES), workdir, say=lambda line: None)
-    assert tiny_run.content(workdir) == tiny_run.content(whole)
+    step = Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1]
+    command = " ".join(["./launch.sh", "train", *arguments])
+    said = f"stopped and saved at step {step}. The same command goes on: {command}"
+    assert log.read_text().splitlines()[-1] == said
+    assert kills.run_to_the_end(arguments, tmp_path / "run", log, kills=2, seed=0) > 0
+    assert f"Going on at step {step}." in log.read_text()
+    assert tiny_run.content(tmp_path / "run") == tiny_run.content(whole)
+
+
+@pytest.mark.long
+def test_killed_two_hundred_times(tmp_path, whole, arguments, capsys):
+    log, killed, runs = tmp_path / "log", 0, 0
+    while killed < 200:
+        killed += kills.run_to_the_end(arguments, tmp_path / "run", log, min(10, 200 - killed), seed=runs)
+        assert tiny_run.content(tmp_path / "run") == tiny_run.content(whole)
+        assert "Traceback" not in log.read_text()
+        (tmp_path / "run").rename(tmp_path / f"run_{runs}")
+        runs += 1
+        with capsys.disabled():
+            print(f"{killed} kills in {runs} runs, nothing lost", flush=True)
 
 
 DEVICES = """

@@ -43,16 +43,16 @@ def scores(monkeypatch: pytest.MonkeyPatch, program: Program, values: list[list[
 
 
 PATIENT = {
-    "train__patience": 2,
-    "train__evaluate_every": 4,
-    "train__checkpoint_every": None,
-    "evaluate__decode_every": None,
-    "evaluate__checkpoint": "best",
+    "train.patience": 2,
+    "train.evaluate_every": 4,
+    "train.checkpoint_every": None,
+    "evaluate.decode_every": None,
+    "evaluate.checkpoint": "best",
 }
 
 
 def test_patience_ends_one_lane_of_a_population_and_leaves_the_other(tmp_path, monkeypatch):
-    program = tiny_run.program(lanes=2, **PATIENT)
+    program = tiny_run.adjusted(tiny_run.program(lanes=2), PATIENT)
     scores(monkeypatch, program, [[3.0, 2.0, 2.0, 2.5, 1.0], [3.0, 2.9, 2.8, 2.7, 2.6]])
     early, late = tiny_run.train_here(tmp_path, [0, 1], program)
     assert (early["status"], early["steps"], early["best_step"]) == ("finished", 16, 8)
@@ -142,9 +142,8 @@ def test_divergence_freezes_one_lane_of_a_population(tmp_path, monkeypatch):
 
 
 def test_a_huge_learning_rate_diverges_and_is_said_so(tmp_path):
-    config = tiny_run.config({"optimizer.name": "sgd", "optimizer.learning_rate": 1e30})
-    program = tiny_run.program(optimizer__name="sgd", optimizer__learning_rate=1e30)
-    (result,) = train_group([config], [tmp_path], program=program, say=lambda line: None)
+    program = tiny_run.program(optimizer__name="sgd", optimizer__learning_rate=1e30, data__length_classes=1)
+    (result,) = tiny_run.train_here(tmp_path, compiled=program)
     assert result["status"] == "diverged"
     assert (tmp_path / "nonfinite.json").is_file()
     (newest,) = Checkpoints(tmp_path / "checkpoints").steps()
@@ -154,7 +153,7 @@ def test_a_huge_learning_rate_diverges_and_is_said_so(tmp_path):
 
 
 def test_with_skip_a_bad_step_is_left_out_and_training_goes_on(tmp_path, monkeypatch):
-    program = tiny_run.program(train__on_nonfinite="skip")
+    program = tiny_run.program(train__on_nonfinite="skip", data__length_classes=1)
     plant(monkeypatch, program, 7)
     (result,) = tiny_run.train_here(tmp_path, compiled=program)
     assert (result["status"], result["steps"]) == ("finished", 20)
@@ -190,7 +189,7 @@ def test_the_lock_of_a_dead_process_is_no_lock(tmp_path):
 def test_another_config_is_refused_with_the_fields_and_allowed_by_name(tmp_path):
     workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
     changed = tiny_run.config({"train.steps": 16, "train.keep_last": 4})
-    program = tiny_run.program(train__steps=16, train__keep_last=4)
+    program = tiny_run.adjusted(tiny_run.program(), {"train.steps": 16, "train.keep_last": 4})
 
     def go(*allowed: str):
         return train_group([changed], [workdir], program=program, allow_config_change=allowed, say=lambda line: None)
@@ -210,7 +209,7 @@ def test_another_config_is_refused_with_the_fields_and_allowed_by_name(tmp_path)
 
 def test_a_finished_run_with_more_steps_goes_on(tmp_path):
     workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
-    program = tiny_run.program(train__steps=24)
+    program = tiny_run.adjusted(tiny_run.program(), {"train.steps": 24})
     more = freeze({**tiny_run.VALUES, "train.steps": 24})
     (result,) = train_group(
         [more], [workdir], program=program, allow_config_change=["train.steps"], say=lambda line: None
@@ -222,7 +221,7 @@ def test_a_finished_run_with_more_steps_goes_on(tmp_path):
 
 def test_fewer_steps_than_are_trained_are_refused(tmp_path):
     workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
-    program = tiny_run.program(train__steps=16, train__keep_last=4)
+    program = tiny_run.adjusted(tiny_run.program(), {"train.steps": 16, "train.keep_last": 4})
     with pytest.raises(UserError, match="train.steps = 16, but 20 steps are trained already"):
         train_group(
             [tiny_run.config({"train.steps": 16, "train.keep_last": 4})], [workdir], program=program,

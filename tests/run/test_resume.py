@@ -1,6 +1,7 @@
 """Interrupting a run changes nothing, not one bit (dropout, length classes, averages of weights and checkpoints on)."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -46,25 +47,31 @@ def test_stopped_with_packed_batches(tmp_path, monkeypatch):
     assert tiny_run.content(tmp_path / "stopped") == tiny_run.content(tmp_path / "whole")
 
 
-def test_stopped_population(tmp_path, monkeypatch):
-    program = tiny_run.program(lanes=2)
-    tiny_run.train_here(tmp_path / "whole", [0, 1], program)
-    train_with_stops(monkeypatch, tmp_path / "stopped", [2, 13], [0, 1], program)
+@pytest.fixture(scope="module")
+def population(tmp_path_factory) -> Path:
+    """Two lanes that are never stopped."""
+    workdir = tmp_path_factory.mktemp("population")
+    tiny_run.train_here(workdir, [0, 1], tiny_run.program(lanes=2))
+    return workdir
+
+
+def test_stopped_population(tmp_path, monkeypatch, population):
+    train_with_stops(monkeypatch, tmp_path, [2, 13], [0, 1], tiny_run.program(lanes=2))
     for seed in "01":
-        assert tiny_run.content(tmp_path / "stopped" / seed) == tiny_run.content(tmp_path / "whole" / seed)
+        assert tiny_run.content(tmp_path / seed) == tiny_run.content(population / seed)
+    assert tiny_run.content(population / "0")["states"] != tiny_run.content(population / "1")["states"]
 
 
-def test_population_whose_lanes_saved_different_steps_goes_on_from_a_common_one(tmp_path, monkeypatch):
+def test_population_whose_lanes_saved_different_steps_goes_on_from_a_common_one(tmp_path, monkeypatch, population):
     program = tiny_run.program(lanes=2)
-    tiny_run.train_here(tmp_path / "whole", [0, 1], program)
     with monkeypatch.context() as patch:
         tiny_run.stop_at(patch, program, 13)
         with pytest.raises(Interruption):
-            tiny_run.train_here(tmp_path / "killed", [0, 1], program)
-    (tmp_path / "killed/1/checkpoints/00000013").rename(tmp_path / "lost")  # killed between the two renames
-    tiny_run.train_here(tmp_path / "killed", [0, 1], program)
+            tiny_run.train_here(tmp_path, [0, 1], program)
+    shutil.rmtree(tmp_path / "1" / "checkpoints" / "00000013")  # killed between the two renames
+    tiny_run.train_here(tmp_path, [0, 1], program)
     for seed in "01":
-        assert tiny_run.content(tmp_path / "killed" / seed) == tiny_run.content(tmp_path / "whole" / seed)
+        assert tiny_run.content(tmp_path / seed) == tiny_run.content(population / seed)
 
 
 def test_a_finished_run_is_left_alone(tmp_path):

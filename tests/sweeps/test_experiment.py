@@ -24,7 +24,9 @@ def write(tmp_path: Path, body: str, docstring: str = "Why?\n\nQuestion: What\ni
 
 
 def test_question_and_hypothesis_are_those_of_the_docstring(tmp_path):
-    path = write(tmp_path, 'EXPERIMENT = Experiment(rows={"base": {}}, scales={"small": Scale("configs/tiny.py", seeds=2)})')
+    path = write(
+        tmp_path, 'EXPERIMENT = Experiment(rows={"base": {}}, scales={"small": Scale("configs/tiny.py", seeds=2)})'
+    )
     experiment = load_experiment(path)
     assert (experiment.question, experiment.hypothesis) == ("What if?", "Then so.")
     assert experiment.scales["small"].config == str(tmp_path / "configs" / "tiny.py")  # beside experiments/
@@ -70,7 +72,9 @@ def test_select_keeps_the_order():
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "-flag"])
 def test_names_of_rows_are_names_of_directories(tmp_path, name):
-    body = f'EXPERIMENT = Experiment(rows={{"base": {{}}, {name!r}: {{}}}}, scales={{"small": Scale("configs/tiny.py", seeds=1)}})'
+    body = f"""EXPERIMENT = Experiment(
+        rows={{"base": {{}}, {name!r}: {{}}}}, scales={{"small": Scale("configs/tiny.py", seeds=1)}}
+    )"""
     with pytest.raises(UserError, match="cannot be the name of a directory"):
         load_experiment(write(tmp_path, body))
 

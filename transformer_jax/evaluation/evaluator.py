@@ -1,5 +1,6 @@
 """What a model does on a split: teacher-forced figures, and metrics of the text it writes by itself."""
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ class Evaluator:
         self._score = layout.compile_rows(self._teacher_forced)
         self._layout = layout
         self._decode = layout.compile_rows(build_decode(config))
+        self._translate = functools.cache(self._compile_translate)
 
     def _teacher_forced(self, params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """float32[B] each: sums over the tokens of a row, and whether all of them were right."""
@@ -68,8 +70,7 @@ class Evaluator:
 
         Fewer than `num_results` where the search found fewer.
         """
-        decode = self._layout.compile_rows(lambda p, b: build_decode(self._config, num_results)(p, b)._asdict())
-        found = self._rows(decode, params, split)
+        found = self._rows(self._translate(num_results), params, split)
         text = self._tokenizer.decode
         return [
             [
@@ -79,6 +80,10 @@ class Evaluator:
             ]
             for tokens_NT, scores_N in zip(found["tokens_BNT"][0], found["scores_BN"][0], strict=True)
         ]
+
+    def _compile_translate(self, num_results: int) -> Any:
+        decode = build_decode(self._config, num_results)
+        return self._layout.compile_rows(lambda params, batch: decode(params, batch)._asdict())
 
     def _rows(self, function: Any, params: Any, split: EncodedSplit) -> dict[str, np.ndarray]:
         """What `function` says of every pair of the split, in order: [lanes, pairs, ...]."""
