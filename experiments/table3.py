@@ -11,6 +11,13 @@ Answer: not measured yet.
 
 from configs.table3 import PAPER, TABLE3
 from experiments.scales import SCALES
-from transformer_jax.sweeps.experiment import Experiment
+from transformer_jax.sweeps.experiment import Experiment, Scale
 
-EXPERIMENT = Experiment(rows=TABLE3, paper=PAPER, scales=SCALES)
+# The paper's eight heads, and layers of which a third, two thirds and four thirds are whole.
+SMALL = {"model.num_heads": 8, "model.num_encoder_layers": 3, "model.num_decoder_layers": 3}
+
+EXPERIMENT = Experiment(
+    rows=TABLE3,
+    paper=PAPER,
+    scales=SCALES | {"small": Scale("configs/scan_short.py", seeds=5, overrides=SMALL)},
+)

@@ -135,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--config", metavar="FILE", help="put the rows on this base instead")
     command.add_argument("--seeds", type=int, help="how many seeds, 0, 1, ...")
     command.add_argument("--workers", type=int, help="processes at a time")
+    command.add_argument(
+        "--lanes", type=int, help="runs trained together in one program; 1: one after another (default: the faster)"
+    )
+    command.add_argument("--no-reuse", action="store_true", help="train anew what a sweep beside this one has trained")
     command.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
     command.add_argument(
         "--time-limit", type=float, metavar="SECONDS", help="end a run that takes longer; it has failed"
@@ -233,6 +237,8 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
         make_variants(experiment, scale, overrides),
         options.workdir,
         workers=options.workers,
+        lanes=options.lanes,
+        reuse=not options.no_reuse,
         retry_failed=options.retry_failed,
         time_limit=options.time_limit,
         say=_say(options),

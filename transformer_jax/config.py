@@ -470,9 +470,13 @@ def to_dict(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+_DEFAULTS = flatten(json.loads(json.dumps(dataclasses.asdict(Config()))))
+
+
 def config_hash(config: Config) -> str:
-    """SHA-256 of the canonical JSON of the config."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 of what differs from the defaults, as canonical JSON: a field that is new here changes no older hash."""
+    chosen = {path: value for path, value in flatten(to_dict(config)).items() if value != _DEFAULTS[path]}
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def not_read(config: Config) -> list[str]:

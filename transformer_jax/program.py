@@ -57,11 +57,31 @@ def with_vocabulary(config: Config, tokenizers: TokenizerPair) -> Config:
     return with_values(config, {path: value_at(config, path) or size for path, size in sizes.items()})
 
 
-class Program:
-    """A config ready to run. With `lanes` it trains that many runs at once: a population."""
+def differing(configs: Sequence[Config]) -> tuple[str, ...]:
+    """The traceable fields in which the configs differ."""
+    return tuple(path for path in TRACEABLE if len({value_at(config, path) for config in configs}) > 1)
 
-    def __init__(self, config: Config, lanes: int | None = None, tokenizers: TokenizerPair | None = None):
+
+def common_config(config: Config) -> Config:
+    """Equal for two configs exactly where one program can run both: seed and traceable fields are left out."""
+    return with_values(config, dict.fromkeys(TRACEABLE, 0.0) | {"seed": 0})
+
+
+class Program:
+    """A config ready to run. With `lanes` it trains that many runs at once: a population.
+
+    Fields in `traced` are arguments of what is compiled, as the seed always is; all others are constants of it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        lanes: int | None = None,
+        tokenizers: TokenizerPair | None = None,
+        traced: Sequence[str] = (),
+    ):
         validate(config)
+        self.traced = tuple(traced)
         self.layout = make_layout(config, lanes)
         self.lanes = lanes
         self.dataset = make_dataset(config.data, tokenizers)
@@ -74,9 +94,8 @@ class Program:
 
     def lane(self, configs: Sequence[Config]) -> Lane:
         """The arguments that make this program the runs of `configs`."""
-        differing = [path for path in TRACEABLE if len({value_at(c, path) for c in configs}) > 1]
         seeds = np.asarray([c.seed for c in configs], np.int32)
-        numbers = {path: np.asarray([value_at(c, path) for c in configs], np.float32) for path in differing}
+        numbers = {path: np.asarray([value_at(c, path) for c in configs], np.float32) for path in self.traced}
         lane = Lane(seeds, numbers)
         return lane if self.lanes else jax.tree.map(lambda a: a[0], lane)
 

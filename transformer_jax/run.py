@@ -18,13 +18,15 @@ from tensorboardX import SummaryWriter
 
 from transformer_jax.checkpoint import Checkpoints, is_scheduled
 from transformer_jax.compilation import available_cpus
-from transformer_jax.config import Config, field_at, with_values
+from transformer_jax.config import Config, field_at
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import higher_is_better
+from transformer_jax.evaluation.evaluator import Trained, higher_is_better
 from transformer_jax.program import (
     TRACEABLE,
     Program,
+    common_config,
     count_parameters,
+    differing,
     load_tokenizers,
     state_template,
     validate,
@@ -42,6 +44,7 @@ from transformer_jax.run_directory import (
     config_changes,
     locked,
     read_json,
+    run_key,
     write_config,
     write_json,
     write_lines,
@@ -102,7 +105,7 @@ def train_group(
     lanes = len(configs) if population else None
     with contextlib.ExitStack() as stack:
         if program is None:
-            program = Program(configs[0], lanes, load_tokenizers(workdirs[0]))
+            program = Program(configs[0], lanes, load_tokenizers(workdirs[0]), differing(configs))
         sized = [with_vocabulary(config, program.dataset.tokenizers) for config in configs]
         for workdir in workdirs:
             stack.enter_context(locked(workdir))
@@ -114,8 +117,7 @@ def train_group(
 
 
 def _check_group(configs: Sequence[Config]) -> None:
-    first = dict.fromkeys(TRACEABLE, 0.0) | {"seed": 0}
-    if any(with_values(c, first) != with_values(configs[0], first) for c in configs):
+    if any(common_config(config) != common_config(configs[0]) for config in configs):
         raise UserError(f"Runs of one program may differ in seed and {', '.join(TRACEABLE)} only.")
 
 
@@ -306,7 +308,7 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
     start, state = _restore(program, runs, lane, say)
     if start:
         say(f"Going on at step {start}.")
-    state = program.layout.put(state)
+    state, numbers = program.layout.put(state), program.layout.put(lane.numbers)
     clock = _Clock(runs)
     pending: list[tuple[int, Any]] = []
     step, save = start, start > 0
@@ -326,7 +328,7 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
         if log:
             _log(runs, step, train.steps, say)
         if evaluate:
-            _evaluate(program, runs, step, state, say)
+            _evaluate(program, runs, step, Trained(state.evaluated, numbers), say)
             state = state.replace(alive=program.layout.put(program.stack([np.asarray(run.open) for run in runs])))
         if save:
             _save(program, runs, step, state)
@@ -366,21 +368,26 @@ def _log(runs: list[_Run], step: int, steps: int, say: Say) -> None:
     )
 
 
-def _evaluate(program: Program, runs: list[_Run], step: int, state: Any, say: Say) -> None:
+def _evaluate(program: Program, runs: list[_Run], step: int, trained: Trained, say: Say) -> None:
     decode_every = program.config.evaluate.decode_every
     decode = decode_every is not None and step % decode_every == 0
-    found, texts = program.evaluator.measure(state.evaluated, program.dataset.splits["valid"], decode=decode)
+    found, texts = program.evaluator.measure(trained, program.dataset.splits["valid"], decode=decode)
     for lane, (run, metrics) in enumerate(zip(runs, found, strict=True)):
         if run.open:
             run.log_evaluation(step, metrics)
             if texts is not None:
                 write_lines(run.workdir / PREDICTIONS / "valid.txt", texts[lane])
-    say(f"step {step}  valid  " + "  |  ".join(describe_metrics(metrics) for metrics in found))
+    say(f"step {step}  valid  {describe_metrics(*found)}")
 
 
-def describe_metrics(metrics: dict[str, Any]) -> str:
-    """One line for a person."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+def describe_metrics(*lanes: dict[str, Any]) -> str:
+    """One line for a person: the numbers of a run, or the range of those of several."""
+    parts = []
+    for name in [name for name, value in lanes[0].items() if isinstance(value, float)]:
+        values = [lane[name] for lane in lanes]
+        ends = dict.fromkeys(f"{value:.4f}" for value in (min(values), max(values)))
+        parts.append(f"{name} {' to '.join(ends)}")
+    return "  ".join(parts)
 
 
 def _save(program: Program, runs: list[_Run], step: int, state: Any) -> None:
@@ -448,16 +455,18 @@ def _conclude(program: Program, runs: list[_Run], stop: list[int], say: Say) -> 
     choice = program.config.evaluate.checkpoint
     # A run that diverged has no score; its last good state only fills its lane.
     choices = [choice if run.status == "finished" else "last" for run in runs]
-    params = program.layout.put(program.stack([load_params(r.workdir, c) for r, c in zip(runs, choices, strict=True)]))
+    params = program.stack([load_params(r.workdir, c) for r, c in zip(runs, choices, strict=True)])
+    trained = program.layout.put(Trained(params, program.lane([run.config for run in runs]).numbers))
     measured: dict[str, list[dict[str, Any]]] = {}
     for split in [name for name in ("valid", "test") if name in program.dataset.splits]:
         if stop:
             raise Interruption(max(run.last_step for run in runs))
-        measured[split], texts = program.evaluator.measure(params, program.dataset.splits[split], decode=True)
+        measured[split], texts = program.evaluator.measure(trained, program.dataset.splits[split], decode=True)
         for run, metrics, text in zip(runs, measured[split], texts or [], strict=True):
             if run.status == "finished":
                 write_lines(run.workdir / PREDICTIONS / f"{split}.txt", text)
-                say(f"{choice} checkpoint, seed {run.config.seed}  {split}  {describe_metrics(metrics)}")
+                which = "" if len(runs) == 1 else f" of {run.workdir}"
+                say(f"{choice} checkpoint{which}  {split}  {describe_metrics(metrics)}")
     seconds = (time.perf_counter() - begun) / len(runs)
     results = []
     for lane, run in enumerate(runs):
@@ -466,6 +475,7 @@ def _conclude(program: Program, runs: list[_Run], stop: list[int], say: Say) -> 
             {
                 "schema": 1,
                 "status": run.status,
+                "key": run_key(run.config, program.dataset.fingerprint),
                 "seed": run.config.seed,
                 "parameters": count_parameters(run.config),
                 "steps": run.last_step,
@@ -493,6 +503,7 @@ def executed(program: Program, lanes: int) -> dict[str, Any]:
         "devices": program.layout.devices,
         "cpus": len(available_cpus()),
         "lanes": lanes,
+        "traced": list(program.traced),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }

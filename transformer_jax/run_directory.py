@@ -1,6 +1,7 @@
 """What a run leaves on disk, so that any script can read it: config.json, metrics.jsonl, result.json, predictions/."""
 
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -9,13 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformer_jax.config import Config, flatten, freeze, to_dict
+from transformer_jax.config import Config, config_hash, flatten, freeze, to_dict
 from transformer_jax.data.files import write_atomically
 from transformer_jax.errors import UserError
 
 CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
 DATA = "data.json"  # sizes and fingerprint of the corpus; written when the tokenizers are complete
 CHECKPOINTS, PREDICTIONS, TOKENIZER, TENSORBOARD = "checkpoints", "predictions", "tokenizer", "tensorboard"
+
+
+NUMERICS = 1
+"""To be raised with every change after which the same config gives other numbers: older runs are not reused then."""
+
+
+def run_key(config: Config, fingerprint: str) -> str:
+    """SHA-256 that two runs share exactly if they are the same experiment: config, data and numerics."""
+    return hashlib.sha256(f"{config_hash(config)} {fingerprint} {NUMERICS}".encode()).hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -116,6 +126,11 @@ def locked(directory: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def is_settled(directory: Path) -> bool:
+    """Whether the run has finished or failed."""
+    return (directory / RESULT).is_file() or (directory / ERROR).is_file()
 
 
 def in_use(directory: Path) -> bool:

@@ -11,7 +11,7 @@ from transformer_jax.config import Config, replace
 from transformer_jax.data import EncodedSplit, TokenizerPair, encode_pairs, make_dataset
 from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import Evaluator, parse_checkpoint, text_metrics
+from transformer_jax.evaluation.evaluator import Evaluator, Trained, parse_checkpoint, text_metrics
 from transformer_jax.parallel.layout import Layout, make_layout
 from transformer_jax.program import load_tokenizers, state_template, validate, with_vocabulary
 from transformer_jax.run_directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, read_config, read_json, write_lines
@@ -60,10 +60,10 @@ class SavedRun:
     layout: Layout
     evaluator: Evaluator
 
-    def load_params(self, choice: str | None) -> tuple[str, Any]:
+    def load(self, choice: str | None) -> tuple[str, Trained]:
         """The choice, None being what `evaluate.checkpoint` says, and its parameters on the devices."""
         choice = choice or self.config.evaluate.checkpoint
-        return choice, self.layout.put(load_params(self.workdir, choice))
+        return choice, Trained(self.layout.put(load_params(self.workdir, choice)), {})
 
     def encode(self, sources: list[str], references: list[str]) -> EncodedSplit:
         """Pairs from outside of the corpus."""
@@ -143,8 +143,8 @@ def _pairs(
 
 
 def _evaluate(run: SavedRun, checkpoint: str | None, name: str, pairs: EncodedSplit) -> dict[str, Any]:
-    choice, params = run.load_params(checkpoint)
-    metrics, texts = run.evaluator.measure(params, pairs, decode=bool(pairs.references))
+    choice, trained = run.load(checkpoint)
+    metrics, texts = run.evaluator.measure(trained, pairs, decode=bool(pairs.references))
     result = {"split": name, "checkpoint": choice, "truncated": pairs.truncated, "metrics": metrics[0]}
     if texts is not None:
         path = run.workdir / PREDICTIONS / f"{name}.{choice.replace(':', '_')}.txt"
@@ -197,12 +197,12 @@ def translate(
     run = open_run(workdir, overrides)
     if num_results > 1 and run.config.decode.strategy != "beam":
         raise UserError(f"--nbest={num_results} needs decode.strategy = 'beam', not {run.config.decode.strategy!r}.")
-    _, params = run.load_params(checkpoint)
+    _, trained = run.load(checkpoint)
     written = [number for number, source in enumerate(sources) if source.strip()]
     found = [[("", 0.0)] for _ in sources]
     if written:
         pairs = run.encode([sources[number] for number in written], [""] * len(written))
-        for number, best in zip(written, run.evaluator.translate(params, pairs, num_results), strict=True):
+        for number, best in zip(written, run.evaluator.translate(trained, pairs, num_results), strict=True):
             found[number] = best
     return found
 

@@ -152,7 +152,7 @@ GOLDEN = {
 }
 CHANGED = """The first steps of the tiny base model have changed: every run made before is another experiment now.
 If you did not mean to change the numbers, find out what did. If you did, put the numbers below into GOLDEN, raise the
-numerics version under which runs are reused, if there is one, and say in the commit why results differ.
+NUMERICS in run_directory.py, under which runs are reused, and say in the commit why results differ.
 """
 
 

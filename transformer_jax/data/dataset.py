@@ -37,6 +37,13 @@ class EncodedSplit:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def first(self, count: int) -> "EncodedSplit":
+        """The first pairs of it."""
+        kept = np.arange(min(count, len(self)))
+        return EncodedSplit(
+            self.inputs.take(kept), self.targets.take(kept), self.sources[:count], self.references[:count]
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

@@ -4,13 +4,13 @@ import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.config import Config
+from transformer_jax.config import Config, with_values
 from transformer_jax.data import PAD, EncodedSplit, Tokenizer, evaluation_batches
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.decode import build_decode
@@ -20,6 +20,15 @@ from transformer_jax.registry import resolve
 from transformer_jax.training.objective import smoothed_cross_entropy, teacher_forced_logits
 
 Metrics = dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """What is evaluated: parameters, and the values of traced fields they were trained with (see `Lane`)."""
+
+    params: Any
+    numbers: Mapping[str, Any]
+
+
 TEACHER_FORCED = {"nll": False, "perplexity": False, "token_accuracy": True, "exact_match_teacher_forced": True}
 """Metric -> whether higher is better."""
 
@@ -39,12 +48,13 @@ class Evaluator:
         self._lanes = lanes
         self._score = layout.compile_rows(self._teacher_forced)
         self._layout = layout
-        self._decode = layout.compile_rows(build_decode(config))
-        self._translate = functools.cache(self._compile_translate)
+        self._decode = self._compile_decode(1)
+        self._translate = functools.cache(self._compile_decode)
 
-    def _teacher_forced(self, params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    def _teacher_forced(self, trained: Trained, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """float32[B] each: sums over the tokens of a row, and whether all of them were right."""
-        logits = teacher_forced_logits(self._config, params, batch, key=None)
+        config = with_values(self._config, trained.numbers)
+        logits = teacher_forced_logits(config, trained.params, batch, key=None)
         real = batch["targets"] != PAD
         _, nll = smoothed_cross_entropy(logits, batch["targets"], 0.0)
         correct = (jnp.argmax(logits, axis=-1) == batch["targets"]) & real
@@ -55,22 +65,22 @@ class Evaluator:
             "all_correct": jnp.all(correct | ~real, axis=-1),
         }
 
-    def teacher_forced(self, params: Any, split: EncodedSplit) -> list[Metrics]:
+    def teacher_forced(self, trained: Trained, split: EncodedSplit) -> list[Metrics]:
         """nll (nats a token, EOS counted), perplexity, accuracies, given the true tokens before; one dict a lane."""
-        rows = self._rows(self._score, params, split)
+        rows = self._rows(self._score, trained, split)
         return [_figures({name: values[lane] for name, values in rows.items()}) for lane in range(self._lanes or 1)]
 
-    def decode(self, params: Any, split: EncodedSplit) -> list[list[str]]:
+    def decode(self, trained: Trained, split: EncodedSplit) -> list[list[str]]:
         """The text that the model writes for each source of the split, in order; one list a lane."""
-        tokens_KNT = self._rows(lambda p, b: {"best": self._decode(p, b).tokens_BNT[..., 0, :]}, params, split)["best"]
-        return [[self._tokenizer.decode(row.tolist()) for row in tokens_NT] for tokens_NT in tokens_KNT]
+        tokens_KN1T = self._rows(self._decode, trained, split)["tokens_BNT"]
+        return [[self._tokenizer.decode(row.tolist()) for row in tokens_N1T[:, 0]] for tokens_N1T in tokens_KN1T]
 
-    def translate(self, params: Any, split: EncodedSplit, num_results: int) -> list[list[tuple[str, float]]]:
+    def translate(self, trained: Trained, split: EncodedSplit, num_results: int) -> list[list[tuple[str, float]]]:
         """For each source of the split, in order, the best texts and the scores they are ranked by; of a solo run.
 
         Fewer than `num_results` where the search found fewer.
         """
-        found = self._rows(self._translate(num_results), params, split)
+        found = self._rows(self._translate(num_results), trained, split)
         text = self._tokenizer.decode
         return [
             [
@@ -81,16 +91,19 @@ class Evaluator:
             for tokens_NT, scores_N in zip(found["tokens_BNT"][0], found["scores_BN"][0], strict=True)
         ]
 
-    def _compile_translate(self, num_results: int) -> Any:
-        decode = build_decode(self._config, num_results)
-        return self._layout.compile_rows(lambda params, batch: decode(params, batch)._asdict())
+    def _compile_decode(self, num_results: int) -> Any:
+        def decode(trained: Trained, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            config = with_values(self._config, trained.numbers)
+            return build_decode(config, num_results)(trained.params, batch)._asdict()
 
-    def _rows(self, function: Any, params: Any, split: EncodedSplit) -> dict[str, np.ndarray]:
+        return self._layout.compile_rows(decode)
+
+    def _rows(self, function: Any, trained: Trained, split: EncodedSplit) -> dict[str, np.ndarray]:
         """What `function` says of every pair of the split, in order: [lanes, pairs, ...]."""
         found: list[dict[str, np.ndarray]] = []
         order: list[np.ndarray] = []
         for indices, batch in evaluation_batches(split, self._config.data):
-            rows = function(params, batch)
+            rows = function(trained, batch)
             rows = rows if self._lanes else {name: values[None] for name, values in rows.items()}
             found.append({name: values[:, indices >= 0] for name, values in rows.items()})
             order.append(indices[indices >= 0])
@@ -98,13 +111,13 @@ class Evaluator:
         return {name: _concatenate([rows[name] for rows in found])[:, position] for name in found[0]}
 
     def measure(
-        self, params: Any, split: EncodedSplit, *, decode: bool
+        self, trained: Trained, split: EncodedSplit, *, decode: bool
     ) -> tuple[list[Metrics], list[list[str]] | None]:
         """All metrics of a split, one dict a lane; with the decoded text if `decode`."""
-        metrics = self.teacher_forced(params, split)
+        metrics = self.teacher_forced(trained, split)
         if not decode:
             return metrics, None
-        texts = self.decode(params, split)
+        texts = self.decode(trained, split)
         for lane, text in zip(metrics, texts, strict=True):
             lane.update(text_metrics(self._config.evaluate.metrics, text, split.references))
         return metrics, texts

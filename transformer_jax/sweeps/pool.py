@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformer_jax.compilation import available_cpus
 from transformer_jax.run import Interruption, stop_requested
-from transformer_jax.run_directory import ERROR, RESULT, write_json
+from transformer_jax.run_directory import ERROR, is_settled, write_json
 from transformer_jax.sweeps.worker import Task, write_task
 
 Say = Callable[[str], None]
@@ -53,11 +53,6 @@ def run_tasks(
             time.sleep(0.1)
     if stop:
         raise Interruption(None)
-
-
-def is_open(workdir: Path) -> bool:
-    """Whether the run has neither finished nor failed."""
-    return not (workdir / RESULT).is_file() and not (workdir / ERROR).is_file()
 
 
 class _Worker:
@@ -107,7 +102,7 @@ class _Worker:
         return self._process.poll() is not None
 
     def _open_runs(self) -> list[int]:
-        return [k for k, workdir in enumerate(self._task.workdirs) if is_open(workdir)]
+        return [k for k, workdir in enumerate(self._task.workdirs) if not is_settled(workdir)]
 
     def close(self, stopped: bool) -> Task | None:
         """After the end: marks the run that the process died of, unless it was `stopped`; a task of those after it."""
@@ -118,7 +113,7 @@ class _Worker:
         first = len(left) if self._task.population else 1
         message = self._end or f"the process of the run ended with status {self._process.returncode}"
         for k in left[:first]:
-            self._say(f"[{self._task.name} seed {self._task.configs[k].seed}] failed: {message}")
+            self._say(f"[{self._task.label([k])}] failed: {message}")
             error = {"type": "ProcessEnded", "message": message, "traceback": self._tail}
             write_json(self._task.workdirs[k] / ERROR, error)
         return self._task.only(left[first:]) if left[first:] else None

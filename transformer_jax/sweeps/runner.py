@@ -1,5 +1,6 @@
 """Runs a sweep: every row, every seed, each in its own directory; what is finished is left alone."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,18 +9,20 @@ from typing import Any
 import jax
 
 from transformer_jax.compilation import available_cpus
-from transformer_jax.config import config_hash, with_values
-from transformer_jax.data import make_dataset
+from transformer_jax.config import with_values
+from transformer_jax.data import Dataset, make_dataset
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import TEACHER_FORCED
 from transformer_jax.program import count_parameters, validate, with_vocabulary
 from transformer_jax.run import commit
-from transformer_jax.run_directory import ERROR, in_use, locked, read_json, write_json
+from transformer_jax.run_directory import ERROR, in_use, locked, read_json, run_key, write_json
+from transformer_jax.sweeps.execution import Execution, choose_lanes
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
-from transformer_jax.sweeps.pool import is_open, run_tasks
+from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks
+from transformer_jax.sweeps.ledger import finished_runs, take_over
+from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.report import Report, write_report
 from transformer_jax.sweeps.results import read_sweep
-from transformer_jax.sweeps.worker import Task
 
 SWEEP = "sweep.json"
 Say = Callable[[str], None]
@@ -34,6 +37,8 @@ def run_sweep(
     workdir: Path,
     *,
     workers: int | None = None,
+    lanes: int | None = None,
+    reuse: bool = True,
     retry_failed: bool = False,
     time_limit: float | None = None,
     say: Say = print,
@@ -43,6 +48,9 @@ def run_sweep(
     Args:
       variants: the rows on their base, see `make_variants`.
       workers: processes at a time; None: one for every core on CPU machines, one elsewhere.
+      lanes: runs trained together by one program, as a population; 1: one after another; None: what a short
+        calibration finds faster. A sweep that goes on keeps its choice.
+      reuse: finished runs of the sweeps beside this one are taken over where they are the same experiment.
       retry_failed: runs that failed before are tried again.
       time_limit: seconds for one run; one that takes longer is ended and shown as failed.
 
@@ -50,8 +58,9 @@ def run_sweep(
       UserError: the directory holds another sweep, or a config is refused.
       Interruption: asked to stop; the same call goes on.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers={workers}: there must be at least one.")
+    for option, value in {"--workers": workers, "--lanes": lanes}.items():
+        if value is not None and value < 1:
+            raise UserError(f"{option}={value}: there must be at least one.")
     if time_limit is not None and time_limit <= 0:
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     for variant in variants:
@@ -59,16 +68,52 @@ def run_sweep(
     environment = dict(os.environ)
     # This process only plans: the accelerator's memory is for its workers.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    definition = describe_sweep(name, experiment, scale_name, scale, variants)
-    _check_definition(workdir / SWEEP, definition)
+    workers = workers or _default_workers()
+    datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
+    definition = describe_sweep(name, experiment, scale_name, scale, variants, datasets)
+    before = _read_definition(workdir / SWEEP, definition)
+    runs = _plan(variants, scale.seeds, workdir, datasets)
     with locked(workdir):
-        write_json(workdir / SWEEP, definition)
-        tasks = _tasks(variants, scale.seeds, workdir, retry_failed)
-        total = len(variants) * scale.seeds
-        missing = sum(len(task.configs) for task in tasks)
-        say(f"{total} runs, {len(variants)} programs; {total - missing} runs are done, {missing} to go.")
-        run_tasks(tasks, workdir / "tasks", workers or _default_workers(), time_limit, environment, say)
+        execution = Execution.read(before["execution"], workdir / SWEEP) if before else Execution()
+        write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
+        if retry_failed:
+            for run in runs:
+                (run.workdir / ERROR).unlink(missing_ok=True)
+        beside = [path.parent for path in sorted(workdir.absolute().parent.glob(f"*/{SWEEP}"))]
+        _take_over(runs, beside if reuse else [], say)
+        unique = list({run.key: run for run in reversed(runs)}.values())[::-1]
+        programs = group_by_program(unique)
+        missing = [run for run in unique if run.is_open]
+        say(f"{len(runs)} runs, {len(programs)} programs; {len(missing)} to go.")
+        if missing:
+            execution = choose_lanes(execution, programs, lanes, workers, datasets, workdir / "tasks", environment, say)
+            tasks, groups = make_tasks(programs, execution.groups, execution.lanes, workers)
+            execution = dataclasses.replace(execution, groups=groups)
+            write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
+            run_tasks(tasks, workdir / "tasks", workers, time_limit, environment, say)
+        _take_over(runs, [workdir], say)
         return write_report(workdir)
+
+
+def _plan(variants: Sequence[Variant], seeds: int, workdir: Path, datasets: Mapping[Any, Dataset]) -> list[Planned]:
+    """Every run of the sweep."""
+    runs = []
+    for variant in variants:
+        dataset = datasets[variant.config.data]
+        sized = with_vocabulary(variant.config, dataset.tokenizers)
+        for seed in range(seeds):
+            key = run_key(with_values(sized, {"seed": seed}), dataset.fingerprint)
+            config = with_values(variant.config, {"seed": seed})
+            runs.append(Planned(variant.name, config, run_directory_of(workdir, variant.name, seed), key))
+    return runs
+
+
+def _take_over(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say) -> None:
+    """Uses finished runs of `sweeps` for open ones that are the same experiment and have not begun."""
+    known = finished_runs(sweeps)
+    for run in runs:
+        if run.is_open and not run.has_begun and (found := known.get(run.key)) and take_over(found, run.workdir):
+            say(f"[{run.row} seed {run.config.seed}] is known already: taken over from {found}")
 
 
 def _validate(variant: Variant, scale: Scale) -> None:
@@ -86,22 +131,25 @@ def _validate(variant: Variant, scale: Scale) -> None:
 
 
 def describe_sweep(
-    name: str, experiment: Experiment, scale_name: str, scale: Scale, variants: Sequence[Variant]
+    name: str,
+    experiment: Experiment,
+    scale_name: str,
+    scale: Scale,
+    variants: Sequence[Variant],
+    datasets: Mapping[Any, Dataset],
 ) -> dict[str, Any]:
     """The content of sweep.json: all that the report must know beside the run directories."""
-    tokenizers = {v.config.data: make_dataset(v.config.data).tokenizers for v in variants[:1]}
     rows = {}
     for variant in variants:
-        if variant.config.data not in tokenizers:
-            tokenizers[variant.config.data] = make_dataset(variant.config.data).tokenizers
-        sized = with_vocabulary(variant.config, tokenizers[variant.config.data])
+        dataset = datasets[variant.config.data]
+        sized = with_vocabulary(variant.config, dataset.tokenizers)
         rows[variant.name] = {
             "overrides": dict(variant.overrides),
             "parameters": count_parameters(sized),
             "partner": experiment.partners.get(variant.name),
             "paper": dict(experiment.paper.get(variant.name, {})),
             "note": experiment.notes.get(variant.name, ""),
-            "config_hash": config_hash(sized),
+            "key": run_key(sized, dataset.fingerprint),
         }
     return {
         "schema": 1,
@@ -121,42 +169,29 @@ def describe_sweep(
     }
 
 
-def _check_definition(path: Path, definition: Mapping[str, Any]) -> None:
-    """More rows or seeds may come to a sweep; what a row means may not change under its runs."""
+def _read_definition(path: Path, definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The sweep.json there is. Rows and seeds may be added; what a row means may not change under its runs."""
     if not path.is_file():
-        return
+        return {}
     before = read_json(path)
     try:
-        name, hashes = before["name"], {row: content["config_hash"] for row, content in before["rows"].items()}
+        name, keys, _ = (
+            before["name"],
+            {row: content["key"] for row, content in before["rows"].items()},
+            before["execution"],
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: describes no sweep. Give this sweep another --workdir.") from error
-    changed = [
-        row
-        for row, content in definition["rows"].items()
-        if hashes.get(row, content["config_hash"]) != content["config_hash"]
-    ]
+    changed = [row for row, content in definition["rows"].items() if keys.get(row, content["key"]) != content["key"]]
     if name != definition["name"] or changed:
         what = f"rows that have changed since: {', '.join(changed)}" if changed else f"the sweep {name!r}"
         raise UserError(f"{path.parent}: holds {what}. Give this sweep another --workdir.")
+    return before
 
 
 def run_directory_of(workdir: Path, row: str, seed: int) -> Path:
     """Where the run of a row and seed lies."""
     return workdir / "runs" / row / f"seed_{seed}"
-
-
-def _tasks(variants: Sequence[Variant], seeds: int, workdir: Path, retry_failed: bool) -> list[Task]:
-    tasks = []
-    for variant in variants:
-        directories = {seed: run_directory_of(workdir, variant.name, seed) for seed in range(seeds)}
-        for directory in directories.values():
-            if retry_failed:
-                (directory / ERROR).unlink(missing_ok=True)
-        open_seeds = [seed for seed, directory in directories.items() if is_open(directory)]
-        if open_seeds:
-            configs = [with_values(variant.config, {"seed": seed}) for seed in open_seeds]
-            tasks.append(Task(variant.name, configs, [directories[seed] for seed in open_seeds]))
-    return tasks
 
 
 def _default_workers() -> int:

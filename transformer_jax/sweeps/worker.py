@@ -25,12 +25,25 @@ STOPPED = 75
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Runs of one program: configs that differ in seed and traced numbers, and their directories."""
+    """Runs of one program: configs that differ in seed and the `traced` fields, and their directories.
+
+    They are trained one after another, or as lanes of a `population`.
+    """
 
     name: str
     configs: Sequence[Config]
     workdirs: Sequence[Path]
+    traced: Sequence[str] = ()
     population: bool = False
+
+    def label(self, indices: Sequence[int]) -> str:
+        """Rows and seeds of those of its runs, as progress shows them."""
+        seeds: dict[str, list[str]] = {}
+        for k in indices:
+            seeds.setdefault(self.workdirs[k].parent.name, []).append(str(self.configs[k].seed))
+        if len(seeds) > 2:
+            return f"{len(indices)} runs of {', '.join(seeds)}"
+        return "; ".join(f"{row} seed {','.join(found)}" for row, found in seeds.items())
 
     def only(self, indices: Sequence[int]) -> "Task":
         """The task with those of its runs."""
@@ -42,7 +55,8 @@ class Task:
 def write_task(path: Path, task: Task) -> None:
     """As JSON."""
     runs = [{"config": to_dict(c), "workdir": str(w)} for c, w in zip(task.configs, task.workdirs, strict=True)]
-    write_json(path, {"name": task.name, "population": task.population, "runs": runs})
+    rest = {"name": task.name, "traced": list(task.traced), "population": task.population}
+    write_json(path, {**rest, "runs": runs})
 
 
 def read_task(path: Path) -> Task:
@@ -50,7 +64,7 @@ def read_task(path: Path) -> Task:
     content = read_json(path)
     runs = content["runs"]
     configs, workdirs = [freeze(run["config"]) for run in runs], [Path(run["workdir"]) for run in runs]
-    return Task(content["name"], configs, workdirs, content["population"])
+    return Task(content["name"], configs, workdirs, content["traced"], content["population"])
 
 
 def run_task(task: Task) -> int:
@@ -67,16 +81,16 @@ def run_task(task: Task) -> int:
 def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> tuple[int, Program | None]:
     """Trains those runs together; the number of failures, and the program for the next."""
     configs, workdirs = [task.configs[i] for i in indices], [task.workdirs[i] for i in indices]
-    seeds = ",".join(str(config.seed) for config in configs)
+    label = task.label(indices)
 
     def say(line: str) -> None:
         with contextlib.suppress(BrokenPipeError):  # the sweep has died: no fault of this run
-            print(f"[{task.name} seed {seeds}] {line}", flush=True)
+            print(f"[{label}] {line}", flush=True)
 
     try:
         if program is None:
             lanes = len(configs) if task.population else None
-            program = Program(configs[0], lanes, load_tokenizers(workdirs[0]))
+            program = Program(configs[0], lanes, load_tokenizers(workdirs[0]), task.traced)
         train_group(configs, workdirs, program=program, population=task.population, say=say)
     except Interruption:
         raise

@@ -1,0 +1,154 @@
+"""Times a program before a sweep begins: how long its runs will take, and whether lanes are faster together.
+
+python -m transformer_jax.sweeps.calibration TASK.json LANES CPU,CPU,...     prints a Timing as JSON
+"""
+
+import dataclasses
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+
+from transformer_jax.compilation import use_cpus, use_persistent_cache
+from transformer_jax.config import Config, with_values
+from transformer_jax.evaluation.evaluator import Trained
+from transformer_jax.program import Program
+from transformer_jax.sweeps.worker import Task, read_task, write_task
+
+ROUNDS = 10
+PAIRS = 128  # whose evaluation is timed
+GAIN = 1.2  # what so short a measurement must show before runs are tied together
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds, measured.
+
+    Attributes:
+      start: until a run alone has compiled and done its first step and its first evaluation.
+      step: of a training step of a run alone.
+      score, decode: of a pair, teacher-forced and written by the model.
+      lanes: how many were tried together; 1: none.
+      step_together: of a training step of all of them.
+    """
+
+    start: float
+    step: float
+    score: float
+    decode: float
+    lanes: int = 1
+    step_together: float = math.inf
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast the lanes are together as one after another."""
+        return self.lanes * self.step / self.step_together
+
+    @property
+    def best_lanes(self) -> int:
+        return self.lanes if self.gain >= GAIN else 1
+
+    def of_run(self, config: Config, pairs: Mapping[str, int], lanes: int) -> float:
+        """Seconds of a run whose splits have so many pairs, its start left out."""
+        step = self.step if lanes == 1 else self.step_together / self.lanes
+        evaluations = math.ceil(config.train.steps / config.train.evaluate_every)
+        written = pairs.get("valid", 0) + pairs.get("test", 0)
+        scored = evaluations * pairs.get("valid", 0) + written
+        return config.train.steps * step + scored * self.score + written * self.decode
+
+
+class Stepper:
+    """A program that takes steps on the batch of its first step."""
+
+    def __init__(self, config: Config, lanes: int | None = None):
+        """`lanes`: of a population, whose lanes differ in the seed; None: a run alone."""
+        self.program = Program(config, lanes)
+        configs = [with_values(self.program.config, {"seed": seed}) for seed in range(lanes or 1)]
+        self._lane = self.program.lane(configs)
+        self._state = self.program.layout.put(self.program.init(self._lane))
+        self._batch = self.program.batch(0, range(lanes or 1))
+
+    def seconds(self) -> float:
+        """Of one step, done when its result is there."""
+        begun = time.perf_counter()
+        self._state, sums = self.program.step(self._state, self._batch, self._lane)
+        jax.block_until_ready((self._state, sums))
+        return time.perf_counter() - begun
+
+    def seconds_of_measuring(self, decode: bool) -> float:
+        """Of an evaluation of PAIRS pairs of the validation split."""
+        begun = time.perf_counter()
+        split = self.program.dataset.splits["valid"].first(PAIRS)
+        self.program.evaluator.measure(Trained(self._state.evaluated, self._lane.numbers), split, decode=decode)
+        return time.perf_counter() - begun
+
+
+def interleaved(*steppers: Stepper, rounds: int = ROUNDS) -> list[float]:
+    """The median seconds of a step of each, taken in turn, so that what else the machine does falls on all alike."""
+    times = [[stepper.seconds() for stepper in steppers] for _ in range(rounds + 1)][1:]  # the first round compiles
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def measure(config: Config, lanes: int) -> Timing:
+    """Times runs of `config`: alone, and `lanes` of them together where that is above 1."""
+    begun = time.perf_counter()
+    alone = Stepper(config)
+    alone.seconds()
+    alone.seconds_of_measuring(decode=True)
+    start = time.perf_counter() - begun
+    pairs = min(PAIRS, len(alone.program.dataset.splits["valid"]))
+    score, decode = (alone.seconds_of_measuring(decode) / pairs for decode in (False, True))
+    together, lanes = _most_that_fit(config, lanes)
+    steps = interleaved(alone, *together)
+    return Timing(start, steps[0], score, max(decode - score, 0.0), lanes, *steps[1:])
+
+
+def _most_that_fit(config: Config, lanes: int) -> tuple[list[Stepper], int]:
+    """A population of so many lanes, or of half as many, and so on, where the device's memory is too small."""
+    while lanes > 1:
+        try:
+            stepper = Stepper(config, lanes)
+            stepper.seconds()
+            return [stepper], lanes
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            lanes //= 2
+    return [], 1
+
+
+def calibrate(
+    config: Config, lanes: int, path: Path, cpus: Sequence[int], environment: Mapping[str, str]
+) -> Timing | None:
+    """`measure` in a process of its own, as the runs will have; None if that fails, as the runs themselves then may."""
+    write_task(path, Task("calibration", [config], [path.parent], (), population=False))
+    command = [
+        sys.executable,
+        "-m",
+        "transformer_jax.sweeps.calibration",
+        str(path),
+        str(lanes),
+        ",".join(map(str, cpus)),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        return Timing(**json.loads(done.stdout.splitlines()[-1]))
+    except (ValueError, TypeError, IndexError):
+        return None
+
+
+def main(arguments: Sequence[str]) -> None:
+    path, lanes, cpus = arguments
+    use_cpus([int(cpu) for cpu in cpus.split(",") if cpu])
+    use_persistent_cache()
+    print(json.dumps(dataclasses.asdict(measure(read_task(Path(path)).configs[0], int(lanes)))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

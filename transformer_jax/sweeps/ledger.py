@@ -1,0 +1,57 @@
+"""Runs that are known already: a finished run is used by every sweep that asks for the same experiment."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformer_jax.errors import UserError
+from transformer_jax.run_directory import CHECKPOINTS, RESULT, TENSORBOARD, read_json, write_json
+
+ORIGIN = "reused_from"  # in the result.json of a run that was taken over
+
+
+def finished_runs(sweeps: Iterable[Path]) -> dict[str, Path]:
+    """Key (see `run_key`) -> directory, of the finished runs of those sweeps. What cannot be read is left out."""
+    found: dict[str, Path] = {}
+    for sweep in sweeps:
+        for path in sorted(sweep.glob(f"runs/*/seed_*/{RESULT}")):
+            with contextlib.suppress(UserError):
+                result = read_json(path)
+                if isinstance(result, dict) and isinstance(key := result.get("key"), str):
+                    found.setdefault(key, path.parent)
+    return found
+
+
+def take_over(finished: Path, workdir: Path) -> bool:
+    """Makes `workdir` a copy of a finished run, whole or not at all; its checkpoints share their bytes on disk.
+
+    Returns:
+      Whether it could be done: not if the run has gone meanwhile, or holds links, which could lead anywhere.
+    """
+    draft = workdir.with_name(f".{workdir.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        if any(path.is_symlink() for path in finished.rglob("*")):
+            return False
+        shutil.copytree(finished, draft, ignore=shutil.ignore_patterns("lock", TENSORBOARD, CHECKPOINTS))
+        if (finished / CHECKPOINTS).is_dir():
+            shutil.copytree(finished / CHECKPOINTS, draft / CHECKPOINTS, copy_function=_link)
+        result = read_json(draft / RESULT)
+        write_json(draft / RESULT, {**result, ORIGIN: os.path.relpath(finished, workdir)})
+        shutil.rmtree(workdir, ignore_errors=True)
+        draft.rename(workdir)
+    except (OSError, UserError):
+        return False
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return True
+
+
+def _link(source: str, target: str) -> None:
+    """Checkpoints are never changed in place, only replaced or deleted, so two runs may share them."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
