@@ -23,12 +23,13 @@ CALLS = {
 }
 
 
-def call(scheme, hook):
+def call(scheme, hook, causal=False):
     """What the hook gives, and the scheme's parameter, with random values."""
     arguments = [jnp.asarray(a) if isinstance(a, np.ndarray) else a for a in CALLS[hook]]
-    shapes = jax.eval_shape(lambda: scheme.init(jax.random.key(0), *arguments, method=hook)).get("params", {})
+    how = {"method": hook} | ({"causal": causal} if hook == "bias" else {})
+    shapes = jax.eval_shape(lambda: scheme.init(jax.random.key(0), *arguments, **how)).get("params", {})
     params = {name: RNG.normal(size=leaf.shape).astype(np.float32) for name, leaf in shapes.items()}
-    return np.asarray(scheme.apply({"params": params}, *arguments, method=hook)), params
+    return np.asarray(scheme.apply({"params": params}, *arguments, **how)), params
 
 
 def sinusoid(p, i):
@@ -43,13 +44,13 @@ def rotated(vector, p):
     return np.stack([turned.real, turned.imag], -1).reshape(-1)
 
 
-def t5_bucket(offset, buckets=32, max_distance=128):
-    """As in the paper's own code: n = -offset, half of the buckets for keys ahead."""
-    half, n = buckets // 2, abs(offset)
-    exact = half // 2
+def t5_bucket(offset, causal, buckets=32, max_distance=128):
+    """As in the paper's own code: n = -offset, half of the buckets for keys ahead where there are any."""
+    buckets, n = (buckets, max(-offset, 0)) if causal else (buckets // 2, abs(offset))
+    exact = buckets // 2
     if n >= exact:
-        n = min(half - 1, exact + int(math.log(n / exact) / math.log(max_distance / exact) * (half - exact)))
-    return n + (half if offset > 0 else 0)
+        n = min(buckets - 1, exact + int(math.log(n / exact) / math.log(max_distance / exact) * (buckets - exact)))
+    return n + (buckets if offset > 0 and not causal else 0)
 
 
 def add_twin(name, params):
@@ -66,11 +67,11 @@ def add_twin(name, params):
     return np.array([[at(X_BTD[b, t], Q_POSITIONS[b, t]) for t in range(T)] for b in range(B)])
 
 
-def pair_twin(name, hook, params, b, h, t, s):
+def pair_twin(name, hook, causal, params, b, h, t, s):
     """What is added to the score of one query and key."""
     offset = int(K_POSITIONS[b, s] - Q_POSITIONS[b, t])
     if (name, hook) == ("t5", "bias"):
-        return params["bias"][t5_bucket(offset), h]
+        return params["bias"][t5_bucket(offset, causal), h]
     if (name, hook) == ("alibi", "bias"):
         return -(2.0 ** (-8 * (h + 1) / H)) * abs(offset)
     if (name, hook) == ("shaw", "score"):
@@ -89,11 +90,11 @@ def test_scheme_equals_its_twin_in_all_four_hooks(name):
         q, p = Q_BTHK[b, t, h], Q_POSITIONS[b, t]
         np.testing.assert_allclose(turned[b, t, h], rotated(q, p) if name == "rotary" else q, rtol=1e-4, atol=1e-5)
 
-    for hook in ("bias", "score"):
-        found, params = call(scheme, hook)
+    for hook, causal in (("bias", False), ("bias", True), ("score", False)):
+        found, params = call(scheme, hook, causal)
         found = np.broadcast_to(found, (B, H, T, S))
         for b, h, t, s in np.ndindex(B, H, T, S):
-            expected = pair_twin(name, hook, params, b, h, t, s)
+            expected = pair_twin(name, hook, causal, params, b, h, t, s)
             np.testing.assert_allclose(found[b, h, t, s], expected, rtol=1e-4, atol=1e-4)
 
 

@@ -57,7 +57,8 @@ def sweep(tmp_path, monkeypatch):
             for seed, do in enumerate(todo):
                 (tmp_path / name / f"{seed}.do").write_text(do)
             workdirs = [tmp_path / name / str(seed) for seed in range(len(todo))]
-            made.append(Task(name, [with_values(config, {"seed": s}) for s in range(len(todo))], workdirs, population))
+            configs = [with_values(config, {"seed": seed}) for seed in range(len(todo))]
+            made.append(Task(name, configs, workdirs, population=population))
 
         def both(line: str) -> None:
             lines.append(line)
@@ -91,6 +92,7 @@ def test_all_runs_finish_and_share_the_processors(sweep, tmp_path, monkeypatch):
 
 def test_a_process_that_dies_fails_one_run_and_the_others_go_on(sweep, tmp_path):
     lines = sweep(a=["finish", "die", "finish"], b=["finish"])
+    assert any(" of 4 runs done, about" in line for line in lines)
     assert outcomes(tmp_path) == {"a/0": "result", "a/1": "error", "a/2": "result", "b/0": "result"}
     assert error(tmp_path, "a/1")["message"] == "the process of the run ended with status -9"
     assert "[a seed 1] die" in error(tmp_path, "a/1")["traceback"]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.run import Interruption
 from transformer_jax.run_directory import locked
+from transformer_jax.sweeps.calibration import Timing
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
 from transformer_jax.sweeps.formats import to_csv
 from transformer_jax.sweeps.report import Report
@@ -59,7 +61,7 @@ def sweep(path: Path, workdir: Path, seeds: int | None = None, **options):
     if seeds is not None:
         scale = type(scale)(**{**vars(scale), "seeds": seeds})
     variants = make_variants(experiment, scale, {})
-    return run_sweep("ask", experiment, "small", scale, variants, workdir, workers=2, **options)
+    return run_sweep("ask", experiment, "small", scale, variants, workdir, **{"workers": 2, "lanes": 1} | options)
 
 
 def write_corpus(directory: Path) -> Path:
@@ -145,7 +147,7 @@ def test_what_is_finished_or_failed_is_left_alone(made):
     before, said = stamps(directory / "work"), []
     again = sweep(path, directory / "work", say=said.append)
     assert stamps(directory / "work") == before
-    assert said == ["4 runs, 2 programs; 4 runs are done, 0 to go."]
+    assert said == ["4 runs, 2 programs; 0 to go."]
     assert again.as_dict() == report.as_dict()
 
 
@@ -155,7 +157,7 @@ def test_failed_runs_are_tried_again_on_request_and_seeds_may_be_added(made, tmp
     before = stamps(directory / "work")
     said: list[str] = []
     report = sweep(path, directory / "work", seeds=3, retry_failed=True, say=said.append)
-    assert said[0] == "6 runs, 2 programs; 2 runs are done, 4 to go."
+    assert said[0] == "6 runs, 2 programs; 4 to go."
     assert {run.status for run in report.analysis.sweep.runs} == {"finished"}
     assert not list((directory / "work").rglob("error.json"))
     after = stamps(directory / "work")
@@ -197,7 +199,7 @@ def test_stopped_and_started_again_ends_with_the_same_report(made, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interruption):
-        sweep(path, tmp_path / "work", say=stop)
+        sweep(path, tmp_path / "work", workers=1, say=stop)
     assert [run["status"] for run in sweep_status(tmp_path / "work")] == ["stopped", "missing"]
     again = sweep(path, tmp_path / "work", say=lambda line: None)
     assert numbers(again, "base") == numbers(whole, "base")
@@ -266,8 +268,97 @@ def test_the_command_passes_on_what_it_is_given_and_tells_of_failures(made, monk
         return report
 
     monkeypatch.setattr(cli, "run_sweep", run)
-    arguments = ["--seeds=7", "--workers=3", "--time-limit=90", "--retry-failed", "--config.model.d_ff=5"]
+    arguments = ["--seeds=7", "--workers=3", "--lanes=4", "--no-reuse", "--time-limit=90", "--retry-failed"]
+    arguments += ["--config.model.d_ff=5"]
     assert cli.main(["sweep", str(path), f"--workdir={directory / 'work'}", *arguments]) == 1  # two have failed
     assert (seen["workers"], seen["time_limit"], seen["retry_failed"]) == (3, 90.0, True)
+    assert (seen["lanes"], seen["reuse"]) == (4, False)
     assert (seen["scale"].seeds, seen["rows"]) == (7, ["base", "gone"])
     assert capsys.readouterr().out.splitlines()[0] == report.summary
+
+
+# --- Programs, lanes, and runs that are known already ---
+
+
+TWINS = {"base": {}, "drop": {"model.dropout_rate": 0.3}, "twin": {"model.dropout_rate": 0.1}}
+"""`twin` is the base by another name."""
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """A sweep whose runs are trained together: its calibration is made to find that faster."""
+    directory = tmp_path_factory.mktemp("together")
+    path, said = make(directory, TWINS), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Timing, "best_lanes", property(lambda timing: timing.lanes))
+        report = sweep(path, directory / "work", lanes=None, workers=1, say=said.append)
+    return directory, path, report, said
+
+
+def test_a_sweep_says_its_programs_and_what_it_measured(together):
+    *_, said = together
+    assert said[0] == "6 runs, 1 programs; 4 to go."
+    times = r"A step takes [\d.]+ ms alone and [\d.]+ ms for each of 4 lanes together"
+    expected = rf"{times}: 4 runs together in one program, estimated .* s\."
+    assert re.fullmatch(expected, said[1])
+
+
+def test_lanes_of_a_sweep_are_the_runs_alone(together, made):
+    """Also the lanes whose dropout is not the first one's."""
+    directory, *_ = together
+    for row, value in (("base", 0.1), ("drop", 0.3)):
+        tiny_run.train_here(
+            directory / f"alone_{row}",
+            [1],
+            tiny_run.program(train__steps=8, evaluate__checkpoint="last", model__dropout_rate=value),
+        )
+        alone, lane = (logged(run) for run in (directory / f"alone_{row}", directory / f"work/runs/{row}/seed_1"))
+        assert [line["step"] for line in lane] == [line["step"] for line in alone]
+        assert [line["nll"] for line in lane] == pytest.approx([line["nll"] for line in alone], rel=1e-4)
+    assert logged(directory / "alone_base")[-1]["nll"] != pytest.approx(
+        logged(directory / "alone_drop")[-1]["nll"], rel=1e-4
+    )
+    executed = json.loads((directory / "work/runs/drop/seed_1/result.json").read_text())["executed"]
+    assert (executed["lanes"], executed["traced"]) == (4, ["model.dropout_rate"])
+
+
+def logged(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_same_experiment_is_trained_once(together):
+    directory, _, report, said = together
+    for seed in (0, 1):
+        result = json.loads((directory / f"work/runs/twin/seed_{seed}/result.json").read_text())
+        assert result["reused_from"] == f"../../base/seed_{seed}"
+    assert numbers(report, "twin")["seed_0"] == numbers(report, "base")["seed_0"]
+    assert not any(line.startswith("[twin") and "step" in line for line in said)
+
+
+def test_another_sweep_uses_what_is_known(together):
+    directory, path, report, _ = together
+    said: list[str] = []
+    again = sweep(path, directory / "other", say=said.append)
+    assert said[-1] == "6 runs, 1 programs; 0 to go."
+    assert [numbers(again, row) for row in TWINS] == [numbers(report, row) for row in TWINS]
+
+    def stop(line: str) -> None:
+        said.append(line)
+        if "parameters" in line:  # the first run has begun
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interruption):
+        sweep(path, directory / "fresh", reuse=False, say=stop)
+    assert "6 runs, 1 programs; 4 to go." in said
+
+
+@pytest.mark.parametrize(
+    "damage", ['{"lanes": "two", "groups": []}', '{"lanes": 2}', '{"lanes": 2, "groups": [[]]}', "7"]
+)
+def test_a_damaged_execution_is_refused(together, tmp_path, damage):
+    directory, path, _, _ = together
+    content = json.loads((directory / "work" / "sweep.json").read_text())
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "sweep.json").write_text(json.dumps({**content, "execution": json.loads(damage)}))
+    with pytest.raises(UserError, match=r'sweep\.json: its "execution" is damaged'):
+        sweep(path, tmp_path / "work", say=lambda line: None)

@@ -151,8 +151,8 @@ def _check_positions(config: Config) -> None:
     for option, value in parse_spec(spec, field)[1].items():
         if value <= 0:
             raise UserError(f"{field} = {spec!r}: {option} must be above 0.")
-    if isinstance(scheme, T5Bias) and not 1 <= scheme.buckets // 4 < scheme.max_distance:
-        raise UserError(f"{field} = {spec!r}: needs at least 4 buckets, and a max_distance above buckets / 4.")
+    if isinstance(scheme, T5Bias) and not 2 <= scheme.buckets // 2 < scheme.max_distance:
+        raise UserError(f"{field} = {spec!r}: needs at least 4 buckets, and a max_distance above buckets / 2.")
     longest = config.data.max_length + config.decode.max_extra_length
     if isinstance(scheme, Learned) and scheme.max_length < longest:
         raise UserError(

@@ -20,8 +20,10 @@ class NoPositions(nn.Module):
         """The embeddings with what the scheme adds to them."""
         return x_BTD
 
-    def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array | float:
-        """What is added to the scaled scores: [B, H, T, S] or 0."""
+    def bias(
+        self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array, *, causal: bool
+    ) -> jax.Array | float:
+        """What is added to the scaled scores: [B, H, T, S] or 0. `causal`: of a decoder, where no key lies ahead."""
         return 0.0
 
     def rotate(self, x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
@@ -101,26 +103,27 @@ class T5Bias(NoPositions):
     """A learned scalar a head for each bucket of k - q (Raffel et al. 2020), one table for all layers of a stack.
 
     Half of the buckets hold one distance each, the others grow with its logarithm up to `max_distance`. The encoder
-    has half of all buckets for each direction; in the decoder the keys that lie ahead are masked.
+    has half of all buckets for each direction, the decoder all of them for the keys behind.
     """
 
     buckets: int = 32
     max_distance: int = 128
 
     @nn.compact
-    def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array:
+    def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array, *, causal: bool) -> jax.Array:
         table_NH = self.param("bias", nn.initializers.normal(1.0), (self.buckets, num_heads))
-        bucket_BTS = self.bucket(k_positions_BS[:, None, :] - q_positions_BT[:, :, None])
+        bucket_BTS = self.bucket(k_positions_BS[:, None, :] - q_positions_BT[:, :, None], causal)
         return jnp.moveaxis(table_NH[bucket_BTS], -1, 1)
 
-    def bucket(self, offset: jax.Array) -> jax.Array:
+    def bucket(self, offset: jax.Array, causal: bool) -> jax.Array:
         """int32: the bucket of each signed distance key - query."""
-        half = self.buckets // 2
-        distance = jnp.abs(offset)
-        exact = half // 2
-        growth = (half - exact) / math.log(self.max_distance / exact)
+        buckets = self.buckets if causal else self.buckets // 2
+        distance = jnp.maximum(-offset, 0) if causal else jnp.abs(offset)
+        exact = buckets // 2
+        growth = (buckets - exact) / math.log(self.max_distance / exact)
         far = exact + (jnp.log(jnp.maximum(distance, exact) / exact) * growth).astype(jnp.int32)
-        return jnp.where(distance < exact, distance, jnp.minimum(far, half - 1)) + half * (offset > 0)
+        ahead = 0 if causal else buckets * (offset > 0)
+        return jnp.where(distance < exact, distance, jnp.minimum(far, buckets - 1)) + ahead
 
 
 class ShawRelative(NoPositions):
@@ -142,7 +145,7 @@ class ShawRelative(NoPositions):
 class ALiBi(NoPositions):
     """-m_h |k - q| with m_h = 2^(-8h/H), h = 1..H (Press et al. 2022), symmetric in the encoder."""
 
-    def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array:
+    def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array, *, causal: bool) -> jax.Array:
         slopes_H = 2.0 ** (-8.0 * jnp.arange(1, num_heads + 1) / num_heads)
         distance_BTS = jnp.abs(k_positions_BS[:, None, :] - q_positions_BT[:, :, None])
         return -slopes_H[:, None, None] * distance_BTS[:, None]

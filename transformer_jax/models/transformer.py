@@ -185,7 +185,7 @@ class Transformer(nn.Module):
         """The encoder's output as the decoder layers attend to it: keys [L, B, S, H, K], values [L, B, S, H, V]."""
         source = source or one_sentence_a_row(inputs_BS, self.pad_id)
         mask = segment_mask(source.segments, source.segments)
-        bias = self.encoder_positions.bias(self.num_heads, source.positions, source.positions)
+        bias = self.encoder_positions.bias(self.num_heads, source.positions, source.positions, causal=False)
         x_BSD = self.encoder_positions.add(self.source_embedding(inputs_BS), source.positions)
         x_BSD = self.encoder_dropout(x_BSD, deterministic=deterministic)
 
@@ -228,7 +228,7 @@ class Transformer(nn.Module):
             segment_mask(target.segments, source_segments_BS),
             target.positions,
             k_positions,
-            self.decoder_positions.bias(self.num_heads, target.positions, k_positions),
+            self.decoder_positions.bias(self.num_heads, target.positions, k_positions, causal=True),
             index,
             deterministic,
         )

@@ -29,6 +29,9 @@ class Execution:
     lanes: int = 0
     groups: Sequence[Sequence[str]] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
     @classmethod
     def read(cls, content: Any, path: Path) -> "Execution":
         """From sweep.json; UserError if it is not what this program writes."""
@@ -42,56 +45,46 @@ class Execution:
 
 
 def choose_lanes(
-    execution: Execution,
     programs: Sequence[Sequence[Planned]],
-    asked: int | None,
     workers: int,
     datasets: Mapping[Any, Dataset],
     directory: Path,
     environment: Mapping[str, str],
     say: Callable[[str], None],
-) -> Execution:
-    """With the lanes that were `asked` for, were chosen before, or are faster; says which, why, and how long it takes.
+) -> int:
+    """As many lanes as are faster than one run after another, or 1; says what was measured, and how long it will take.
 
     Args:
-      programs: the runs, by program.
+      programs: the runs, by program; the one with most runs is timed.
       directory: for the file that the calibrating process reads.
       environment: variables of that process.
     """
     largest = max(programs, key=_open)
-    chosen = asked or execution.lanes
-    tried = chosen or min(MOST_LANES, math.ceil(_open(largest) / workers))  # so that no process stands idle
+    tried = min(MOST_LANES, math.ceil(_open(largest) / workers))  # so that no process stands idle
     cpus = available_cpus()[::workers]
     timing = calibrate(largest[0].config, tried, directory / "calibration.json", cpus, environment)
-    lanes, why = _choice(timing, chosen, "as asked for" if asked else "as before")
-    how = "one run after another" if lanes == 1 else f"up to {lanes} runs together in one program"
-    time = "" if timing is None else f", estimated {seconds_text(_seconds(timing, programs, lanes, workers, datasets))}"
-    say(f"Calibration: {why}. {how[0].upper()}{how[1:]}, in {workers} process{'es' * (workers > 1)}{time}.")
-    return dataclasses.replace(execution, lanes=lanes)
-
-
-def _choice(timing: Timing | None, chosen: int, whose: str) -> tuple[int, str]:
     if timing is None:
-        return chosen or 1, "it failed, as the runs may"
-    if timing.lanes == 1:
-        return chosen or 1, f"{1000 * timing.step:.1f} ms a step"
-    together = 1000 * timing.step_together / timing.lanes
-    why = f"{1000 * timing.step:.1f} ms a step alone, {together:.1f} ms for each of {timing.lanes} lanes together"
-    return (chosen, f"{why}; {whose}") if chosen else (timing.best_lanes, why)
+        say("The calibration failed, as the runs may: one run after another.")
+        return 1
+    alone, together = 1000 * timing.step, 1000 * timing.step_together / timing.lanes
+    measured = f"A step takes {alone:.1f} ms alone"
+    if timing.lanes > 1:
+        measured += f" and {together:.1f} ms for each of {timing.lanes} lanes together"
+    how = "one run after another" if timing.best_lanes == 1 else f"{timing.best_lanes} runs together in one program"
+    time = seconds_text(_seconds(timing, programs, workers, datasets))
+    say(f"{measured}: {how}, estimated {time}.")
+    return timing.best_lanes
 
 
 def _seconds(
-    timing: Timing, programs: Sequence[Sequence[Planned]], lanes: int, workers: int, datasets: Mapping[Any, Dataset]
+    timing: Timing, programs: Sequence[Sequence[Planned]], workers: int, datasets: Mapping[Any, Dataset]
 ) -> float:
-    """Every program compiles once; all runs are taken to cost what the timed one does."""
-    started = [timing.start for program in programs if _open(program)]
+    """Of the whole sweep: every program compiles once, and all runs are taken to cost what the timed one does."""
     runs = [run for program in programs for run in program if run.is_open]
-    trained = [
-        timing.of_run(run.config, {name: len(s) for name, s in datasets[run.config.data].splits.items()}, lanes)
-        for run in runs
-    ]
-    at_once = min(workers, len(runs) if lanes == 1 else math.ceil(len(runs) / lanes))
-    return (sum(started) + sum(trained)) / at_once
+    sizes = {data: {name: len(split) for name, split in dataset.splits.items()} for data, dataset in datasets.items()}
+    trained = sum(timing.of_run(run.config, sizes[run.config.data]) for run in runs)
+    started = timing.start * sum(_open(program) > 0 for program in programs)
+    return (started + trained) / min(workers, math.ceil(len(runs) / timing.best_lanes))
 
 
 def _open(program: Sequence[Planned]) -> int:

@@ -59,7 +59,7 @@ def make_tasks(
     waiting = sum(run.is_open for program in programs for run in program)
     for program in programs:
         by_name = {run.name: run for run in program}
-        together = [[by_name[name] for name in group] for group in groups if group[0] in by_name]
+        together = [[by_name[name] for name in group] for group in groups if by_name.keys() >= set(group)]
         placed = {run.name for group in together for run in group}
         rest = [run for run in program if run.is_open and run.name not in placed]
         alone = [run for run in rest if lanes == 1 or run.has_begun]

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformer_jax.compilation import available_cpus
 from transformer_jax.run import Interruption, stop_requested
 from transformer_jax.run_directory import ERROR, is_settled, write_json
+from transformer_jax.sweeps.wording import seconds_text
 from transformer_jax.sweeps.worker import Task, write_task
 
 Say = Callable[[str], None]
@@ -37,6 +38,7 @@ def run_tasks(
     waiting = list(tasks)
     running: dict[int, _Worker] = {}
     shares = [available_cpus()[k::workers] for k in range(workers)]
+    progress = _Progress(tasks, say)
     with stop_requested() as stop:
         while (waiting and not stop) or running:
             for place in set(range(workers)) - running.keys():
@@ -50,9 +52,27 @@ def run_tasks(
                 if worker.has_ended():
                     left = running.pop(place).close(stopped=bool(stop))
                     waiting[:0] = [left] if left else []
+            progress.show()
             time.sleep(0.1)
     if stop:
         raise Interruption(None)
+
+
+class _Progress:
+    """Says how many runs are done whenever that changes, and when the rest will be."""
+
+    def __init__(self, tasks: Sequence[Task], say: Say):
+        self._workdirs = [workdir for task in tasks for workdir in task.workdirs if not is_settled(workdir)]
+        self._say = say
+        self._begun = time.monotonic()
+        self._done = 0
+
+    def show(self) -> None:
+        done, total = sum(map(is_settled, self._workdirs)), len(self._workdirs)
+        if self._done < done < total:
+            left = (time.monotonic() - self._begun) / done * (total - done)
+            self._say(f"{done} of {total} runs done, about {seconds_text(left)} left")
+        self._done = done
 
 
 class _Worker:

@@ -1,6 +1,5 @@
 """Runs a sweep: every row, every seed, each in its own directory; what is finished is left alone."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -75,21 +74,22 @@ def run_sweep(
     runs = _plan(variants, scale.seeds, workdir, datasets)
     with locked(workdir):
         execution = Execution.read(before["execution"], workdir / SWEEP) if before else Execution()
-        write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
+        write_json(workdir / SWEEP, {**definition, "execution": execution.as_dict()})
         if retry_failed:
             for run in runs:
                 (run.workdir / ERROR).unlink(missing_ok=True)
         beside = [path.parent for path in sorted(workdir.absolute().parent.glob(f"*/{SWEEP}"))]
-        _take_over(runs, beside if reuse else [], say)
+        _take_over(runs, beside if reuse else [workdir], say)
         unique = list({run.key: run for run in reversed(runs)}.values())[::-1]
         programs = group_by_program(unique)
         missing = [run for run in unique if run.is_open]
         say(f"{len(runs)} runs, {len(programs)} programs; {len(missing)} to go.")
         if missing:
-            execution = choose_lanes(execution, programs, lanes, workers, datasets, workdir / "tasks", environment, say)
-            tasks, groups = make_tasks(programs, execution.groups, execution.lanes, workers)
-            execution = dataclasses.replace(execution, groups=groups)
-            write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
+            lanes = lanes or execution.lanes
+            lanes = lanes or choose_lanes(programs, workers, datasets, workdir / "tasks", environment, say)
+            tasks, groups = make_tasks(programs, execution.groups, lanes, workers)
+            execution = Execution(lanes, groups)
+            write_json(workdir / SWEEP, {**definition, "execution": execution.as_dict()})
             run_tasks(tasks, workdir / "tasks", workers, time_limit, environment, say)
         _take_over(runs, [workdir], say)
         return write_report(workdir)
