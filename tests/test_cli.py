@@ -17,7 +17,9 @@ import tiny_run
 from transformer_jax import cli
 from transformer_jax.run import Interruption
 
-COMMANDS = ["train", "evaluate", "translate", "score", "sweep", "report", "describe", "benchmark", "doctor"]
+COMMANDS = [
+    "train", "evaluate", "translate", "export", "replay", "score", "sweep", "report", "describe", "benchmark", "doctor",
+]  # fmt: skip
 
 
 def call(*arguments: object) -> int:
@@ -119,7 +121,8 @@ def test_describe(capsys):
     assert "not used: model.d_ff\n" in output
 
 
-def test_doctor(capsys):
+def test_doctor(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "check_determinism", lambda: {"the same job twice": "differs"})
     assert call("doctor", "--json") == 0
     found = strict_json(capsys.readouterr().out)
     assert found["jax"] == importlib.metadata.version("jax")

@@ -25,7 +25,7 @@ FLOORS = [
     {"program"},
     {"saved_run"},
     {"run"},
-    {"loading", "describe", "doctor"},
+    {"loading", "describe", "doctor", "replay", "export"},
     {"sweeps"},
     {"cli"},
 ]

@@ -13,9 +13,11 @@ from typing import Any
 from transformer_jax.compilation import use_persistent_cache
 from transformer_jax.data.parallel_text import decode_lines
 from transformer_jax.describe import describe
-from transformer_jax.doctor import diagnose
+from transformer_jax.doctor import check_determinism, diagnose
 from transformer_jax.errors import UserError
+from transformer_jax.export import export
 from transformer_jax.loading import load_config, load_module, parse_override, split_specs
+from transformer_jax.replay import replay
 from transformer_jax.run import Interruption, describe_metrics, train
 from transformer_jax.run_directory import one_line
 from transformer_jax.saved_run import evaluate_run, score_files, translate, watch_run
@@ -118,6 +120,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--nbest", type=int, default=1, help="translations a sentence; above 1 with their scores")
 
     command = add(
+        "export", _export, "Write the parameters of a run as safetensors.",
+        "export --workdir=runs/no_wo --checkpoint=best --output=no_wo.safetensors", takes_config=False,
+    )  # fmt: skip
+    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
+    command.add_argument("--checkpoint", help="best, last, a step or average:N (default: evaluate.checkpoint)")
+    command.add_argument("--output", type=Path, required=True, help="the file to write")
+
+    command = add(
+        "replay", _replay, "Take the step again at which a run diverged, and show what is not finite.",
+        "replay --workdir=runs/no_wo", takes_config=False,
+    )  # fmt: skip
+    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
+
+    command = add(
         "score", _score, "Score given translations.",
         "score --hypotheses=output.txt --references=reference.txt --metrics=bleu,chrf", takes_config=False,
     )  # fmt: skip
@@ -165,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
 
     add(
-        "doctor", _doctor, "Devices, versions and corpora, and how to get what is missing.",
+        "doctor", _doctor, "Devices, versions, corpora and determinism, and how to get what is missing.",
         "doctor", takes_config=False,
     )  # fmt: skip
     return parser
@@ -209,6 +225,28 @@ def _translate(options: argparse.Namespace, overrides: Overrides) -> int:
         lines = [f"{n}\t{score:.6f}\t{one_line(text)}" for n, best in enumerate(found, 1) for text, score in best]
     _print(options, {"translations": found}, lines)
     return 0
+
+
+def _export(options: argparse.Namespace, overrides: Overrides) -> int:
+    written = export(options.workdir, options.output, options.checkpoint)
+    _print(options, written, [f"{written['output']}: {len(written['tensors'])} tensors ({written['checkpoint']})"])
+    return 0
+
+
+def _replay(options: argparse.Namespace, overrides: Overrides) -> int:
+    found = replay(options.workdir)
+    numbers = "  ".join(f"{name} {_number(value)}" for name, value in found["measured"].items())
+    lines = [f"step {found['step']}: {numbers}", f"{'largest value':>14}  {'gradient norm':>14}  parameters"]
+    lines += [
+        f"{_number(look['largest']):>14}  {_number(look['gradient_norm']):>14}  {path}"
+        for path, look in found["parameters"].items()
+    ]
+    _print(options, found, lines)
+    return 0
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _score(options: argparse.Namespace, overrides: Overrides) -> int:
@@ -281,7 +319,7 @@ def _benchmark(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _doctor(options: argparse.Namespace, overrides: Overrides) -> int:
-    found = diagnose()
+    found = diagnose() | check_determinism()
     _print(options, found, [f"{name:>20}  {value}" for name, value in found.items()])
     return 0
 

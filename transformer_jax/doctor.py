@@ -1,16 +1,43 @@
-"""What this machine has: devices, versions, corpora, and how to get what is missing."""
+"""What this machine has and does: devices, versions, corpora, determinism, and how to get what is missing.
 
+python -m transformer_jax.doctor true|false      trains the job of `check_determinism`, prints its hash and its speed
+"""
+
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
+import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from transformer_jax.compilation import available_cpus, cache_directory
+from transformer_jax.config import freeze
+from transformer_jax.errors import UserError
+from transformer_jax.program import Program
 
 REQUIRED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "sentencepiece", "sacrebleu")
 OPTIONAL = {"tensorflow-datasets": "pip install 'transformer_jax[tfds]'"}
+JOB = {
+    "data.source": "reverse(symbols=20, min_length=5, max_length=12, examples=2000)",
+    "data.tokenizer": "words",
+    "data.length_classes": 1,
+    "data.tokens_per_batch": 1024,
+    "model.d_model": 64,
+    "model.d_ff": 256,
+    "model.num_heads": 4,
+    "model.num_encoder_layers": 1,
+    "model.num_decoder_layers": 1,
+    "train.steps": 30,
+    "optimizer.warmup_steps": 10,
+}
+"""What is trained to see whether the device is deterministic."""
 
 
 def diagnose() -> dict[str, str]:
@@ -41,3 +68,55 @@ def _corpora() -> str:
     if not Path(directory).is_dir():
         return f"TRANSFORMER_JAX_DATA = {directory} is not a directory"
     return f"{directory}: {', '.join(sorted(path.name for path in Path(directory).iterdir() if path.is_dir()))}"
+
+
+def check_determinism() -> dict[str, str]:
+    """Trains the same job twice, each time in a new process that compiles anew, and the same with train.deterministic.
+
+    The four take turns, so that what else the machine does falls on both ways alike.
+
+    Raises:
+      UserError: the job fails.
+    """
+    runs = [(deterministic, _job_in_a_process(deterministic)) for deterministic in (False, True, False, True)]
+    plain, switched = ([run for which, run in runs if which is wanted] for wanted in (False, True))
+    cost = statistics.median(r["step"] for r in switched) / statistics.median(r["step"] for r in plain)
+    verdicts = [
+        "differs" if len({run["hash"] for run in both}) > 1 else "bit for bit equal" for both in (plain, switched)
+    ]
+    return {
+        "the same job twice": verdicts[0],
+        "train.deterministic=true": f"{verdicts[1]}, {cost:.2f} times the time of a step",
+    }
+
+
+def _job_in_a_process(deterministic: bool) -> dict[str, Any]:
+    command = [sys.executable, "-m", "transformer_jax.doctor", str(deterministic).lower()]
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError(f"The job that tests determinism failed: {last}") from error
+
+
+def run_job(deterministic: bool) -> dict[str, Any]:
+    """Trains the job: "hash", of the state and of every loss, and "step", the median seconds of a step."""
+    config = freeze({**JOB, "train.deterministic": deterministic})
+    program = Program(config)
+    lane = program.lane([program.config])
+    state = program.layout.put(program.init(lane))
+    digest, seconds = hashlib.sha256(), []
+    for step in range(config.train.steps):
+        begun = time.perf_counter()
+        state, sums, _ = program.dispatch(state, step, 1, [config.seed], lane)
+        digest.update(jax.device_get(sums["loss"][0]).tobytes())
+        seconds.append(time.perf_counter() - begun)
+    for leaf in jax.tree.leaves(program.layout.get(state)):
+        digest.update(leaf.tobytes())
+    return {"hash": digest.hexdigest(), "step": statistics.median(seconds)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(run_job(sys.argv[1] == "true")))

@@ -21,7 +21,7 @@ from transformer_jax.parallel.layout import make_layout
 from transformer_jax.run_directory import DATA, TOKENIZER
 from transformer_jax.training import optimizer
 from transformer_jax.training.state import Lane, TrainState, init_state
-from transformer_jax.training.step import build_step
+from transformer_jax.training.step import build_steps
 
 TRACEABLE = tuple(path for path, field in FIELDS.items() if field.knob.traced)
 
@@ -89,7 +89,8 @@ class Program:
         self.plan = make_plan(self.dataset.splits["train"], config.data)
         init = functools.partial(init_state, self.config)
         self._init = jax.jit(init if lanes is None else jax.vmap(init))
-        self.step = self.layout.compile_step(functools.partial(build_step, self.config))
+        self._most = config.train.steps_per_dispatch
+        self._steps = self.layout.compile_steps(functools.partial(build_steps, self.config), self._most)
         self.evaluator = Evaluator(self.config, self.dataset.tokenizers.target, self.layout, lanes)
 
     def lane(self, configs: Sequence[Config]) -> Lane:
@@ -102,6 +103,28 @@ class Program:
     def init(self, lane: Lane) -> TrainState:
         """The state before the first step, on the host."""
         return jax.device_get(self._init(lane))
+
+    def dispatch(self, state: Any, step: int, most: int, seeds: Sequence[int], lane: Lane) -> tuple[Any, Any, int]:
+        """Takes steps from `step` (from 0) on, up to `most`: the state, what they measured, and how many they were."""
+        end = min(most, self._most)
+        classes = (self.plan.class_at(step + k) == self.plan.class_at(step) for k in range(end))
+        count = next((k for k, same in enumerate(classes) if not same), end)
+        batches = [self.batch(step + k, seeds) for k in range(count)]
+        batches += batches[-1:] * (self._most - count)
+        state, sums = self._steps(state, self._stack_steps(batches), lane, count)
+        return state, sums, count
+
+    def _stack_steps(self, batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        if self._most == 1:
+            return batches[0]
+        axis = 0 if self.lanes is None else 1
+        return {name: np.stack([batch[name] for batch in batches], axis) for name in batches[0]}
+
+    def each_step(self, sums: Any, count: int) -> list[Any]:
+        """What each step of a dispatch measured."""
+        if self._most == 1:
+            return [sums]
+        return [jax.tree.map(lambda a, k=k: a[..., k], sums) for k in range(count)]
 
     def batch(self, step: int, seeds: Sequence[int]) -> dict[str, np.ndarray]:
         """The batch of a step; of a population one for each lane, all of the same shape."""

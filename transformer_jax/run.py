@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import math
 import platform
+import shlex
 import signal
 import subprocess
 import time
@@ -18,7 +19,7 @@ from tensorboardX import SummaryWriter
 
 from transformer_jax.checkpoint import Checkpoints, is_scheduled
 from transformer_jax.compilation import available_cpus
-from transformer_jax.config import Config, field_at
+from transformer_jax.config import Config, TrainConfig, field_at
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Trained, higher_is_better
 from transformer_jax.program import (
@@ -36,6 +37,8 @@ from transformer_jax.run_directory import (
     CHECKPOINTS,
     CONFIG,
     DATA,
+    NONFINITE,
+    NUMERICS,
     PREDICTIONS,
     RESULT,
     TENSORBOARD,
@@ -169,9 +172,16 @@ class _Run:
         path = self.workdir / DATA
         tokenizers = program.dataset.tokenizers
         summary = {**program.dataset.summary(), "tokenizers": tokenizers.fingerprint, "plan": program.plan.summary()}
-        if path.is_file() and read_json(path).get("fingerprint") != summary["fingerprint"]:
+        summary["numerics"] = NUMERICS
+        before = read_json(path) if path.is_file() else summary
+        if not isinstance(before, dict) or before.get("fingerprint") != summary["fingerprint"]:
             raise UserError(
                 f"{self.workdir}: was started on other data; {path.name} holds the fingerprint of the corpus."
+            )
+        if before.get("numerics") != NUMERICS:
+            raise UserError(
+                f"{self.workdir}: was started by a version of this program that computes other numbers (numerics "
+                f"{before.get('numerics')}, now {NUMERICS}). Go on with that version, or in another --workdir."
             )
         if not path.is_file():
             tokenizers.save(self.workdir / TOKENIZER)
@@ -272,11 +282,22 @@ class _Run:
         if patience is not None and self.evaluations_since_best >= patience:
             self.open, self.last_step = False, step
 
-    def diverge(self, step: int, sums: dict[str, Any]) -> None:
+    def diverge(self, step: int, sums: dict[str, Any], program: Program) -> None:
         """Closes a run whose loss or gradient at `step` was not finite; its state is the last good one."""
         self.open, self.status, self.last_step = False, "diverged", step
-        norms = {name: str(float(total)) for name, (total, _) in sums.items()}
-        write_json(self.workdir / "nonfinite.json", {"step": step, "seed": self.config.seed, "sums": norms})
+        command = shlex.join(["./launch.sh", "replay", f"--workdir={self.workdir}"])
+        batch = program.plan.batch_at(step - 1, self.config.seed)
+        content = {
+            "step": step,
+            "seed": self.config.seed,
+            "measured": {name: str(float(total) / max(float(count), 1.0)) for name, (total, count) in sums.items()},
+            "batch": {name: rows.tolist() for name, rows in batch.items()},
+            "replay": command,
+        }
+        write_json(self.workdir / NONFINITE, content)
+        self._say(
+            f"{self.workdir}: loss or gradient of step {step} is not finite; the state before it is kept. {command}"
+        )
 
 
 def _restore(program: Program, runs: list[_Run], lane: Any, say: Say) -> tuple[int, Any]:
@@ -310,14 +331,12 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
         say(f"Going on at step {start}.")
     state, numbers = program.layout.put(state), program.layout.put(lane.numbers)
     clock = _Clock(runs)
-    pending: list[tuple[int, Any]] = []
+    pending: list[tuple[int, int, Any]] = []
     step, save = start, start > 0
-    for step in range(start + 1, train.steps + 1):
-        if not any(run.open for run in runs):
-            step -= 1  # this one is not taken
-            break
-        state, sums = program.step(state, program.batch(step - 1, seeds), lane)
-        pending.append((step, sums))
+    while step < train.steps and any(run.open for run in runs):
+        state, sums, count = program.dispatch(state, step, _next_stop(train, step) - step, seeds, lane)
+        pending.append((step, count, sums))
+        step += count
         stopping = bool(stop)  # asked once: a signal that comes later stops the next step
         evaluate = step % train.evaluate_every == 0 or step == train.steps
         save = stopping or is_scheduled(train, step)
@@ -342,16 +361,23 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
     _settle(runs)
 
 
-def _collect(program: Program, runs: list[_Run], pending: list[tuple[int, Any]]) -> None:
+def _next_stop(train: TrainConfig, step: int) -> int:
+    """The step after `step` at which something is logged, evaluated or saved."""
+    every = (train.log_every, train.evaluate_every, train.checkpoint_every)
+    return min(train.steps, *(step - step % n + n for n in every if n is not None))
+
+
+def _collect(program: Program, runs: list[_Run], pending: list[tuple[int, int, Any]]) -> None:
     """Fetches what the steps measured and adds it to the windows; closes runs that are no longer finite."""
     stopping = program.config.train.on_nonfinite == "stop"
-    for step, sums in jax.device_get(pending):
-        for run, own in zip(runs, program.unstack(sums), strict=True):
-            finite = all(math.isfinite(own[name][0]) for name in ("loss", "gradient_norm"))
-            if run.open and not finite and stopping:
-                run.diverge(step, own)
-            if run.open and finite:
-                run.add(own)
+    for before, count, measured in jax.device_get(pending):
+        for step, sums in enumerate(program.each_step(measured, count), before + 1):
+            for run, own in zip(runs, program.unstack(sums), strict=True):
+                finite = all(math.isfinite(own[name][0]) for name in ("loss", "gradient_norm"))
+                if run.open and not finite and stopping:
+                    run.diverge(step, own, program)
+                if run.open and finite:
+                    run.add(own)
     pending.clear()
 
 

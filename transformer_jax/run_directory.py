@@ -16,6 +16,7 @@ from transformer_jax.errors import UserError
 
 CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
 DATA = "data.json"  # sizes and fingerprint of the corpus; written when the tokenizers are complete
+NONFINITE = "nonfinite.json"  # the step at which a run diverged; see replay.py
 CHECKPOINTS, PREDICTIONS, TOKENIZER, TENSORBOARD = "checkpoints", "predictions", "tokenizer", "tensorboard"
 
 

@@ -45,6 +45,12 @@ def test_eight_devices_train_as_one_does(results, layout):
     compare(results, "jit_1", layout, dropout_rate=0.0)
 
 
+@pytest.mark.parametrize("layout", ["jit_1", "jit_8", "pmap_8"])
+def test_several_steps_in_a_call_are_the_same_steps(results, layout):
+    np.testing.assert_allclose(results[f"{layout}/dispatched/loss"], results["jit_1/0.0/loss"], rtol=1e-4)
+    np.testing.assert_allclose(results[f"{layout}/dispatched/params"], results["jit_1/0.0/params"][-1], atol=1e-4)
+
+
 def test_under_jit_dropout_too_is_that_of_one_device(results):
     compare(results, "jit_1", "jit_8", dropout_rate=0.5)
     assert not np.allclose(results["jit_1/0.0/loss"], results["jit_1/0.5/loss"])
@@ -92,6 +98,7 @@ def test_strategies():
     [
         ({"parallel.data": 4096}, None, ["parallel.data = 4096", "devices"]),
         ({"parallel.strategy": "pmap"}, 3, ["parallel.strategy", "population", "'jit'"]),
+        ({"parallel.strategy": "pmap", "train.deterministic": True}, None, ["train.deterministic", "'jit'"]),
     ],
 )
 def test_what_cannot_be_is_refused(overrides, lanes, words):

@@ -4,6 +4,8 @@ import contextlib
 import json
 import pickle
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -11,12 +13,14 @@ import numpy as np
 import pytest
 import tiny_run
 
-from transformer_jax import checkpoint
+from transformer_jax import checkpoint, cli
 from transformer_jax.checkpoint import Checkpoints, average, find_damage
+from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.program import state_template
+from transformer_jax.run import train
 from transformer_jax.run_directory import read_config
-from transformer_jax.saved_run import load_params
+from transformer_jax.saved_run import evaluate_run, load_params
 
 TEMPLATE = {"a": np.zeros((2, 3), np.float32), "b": {"c": np.zeros((), np.int32)}}
 
@@ -191,6 +195,74 @@ def test_a_run_on_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_path, mon
             tiny_run.train_here(workdir)
     tiny_run.train_here(workdir)
     assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """A file that leaves no room."""
+    filler = place / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+def test_a_disk_that_is_really_full(small_disk):
+    """Training ends with a sentence, the checkpoints before are whole, and with room again not a bit is missing."""
+    workdir = tiny_run.copy_of(tiny_run.stopped(), small_disk / "run")
+    before = Checkpoints(workdir / "checkpoints").steps()
+    filler = fill(small_disk)
+    with pytest.raises((UserError, OSError), match="No space left on device"):
+        tiny_run.train_here(workdir)
+    assert Checkpoints(workdir / "checkpoints").steps() == before
+    assert all(find_damage(workdir / "checkpoints" / f"{step:08d}") is None for step in before)
+    filler.unlink()
+    tiny_run.train_here(workdir)
+    assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+
+
+def test_a_disk_that_may_only_be_read(small_disk, capsys):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), small_disk / "run")
+    config = tiny_run.write_config_file(small_disk / "configs" / "tiny.py")
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert cli.main(["train", f"--config={config}", f"--workdir={workdir}"]) == 2
+    error = capsys.readouterr().err
+    assert "Read-only file system" in error
+    assert "Traceback" not in error
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+# --- Schemas ---
+
+SCHEMAS = Path(__file__).parent / "schemas"
+"""A finished run of every schema of checkpoints there ever was; README.md there says how to make the next."""
+
+
+def test_there_is_a_run_of_every_schema():
+    assert {path.name for path in SCHEMAS.iterdir()} >= {str(schema) for schema in range(1, checkpoint.SCHEMA + 1)}
+
+
+@pytest.mark.parametrize("schema", range(1, checkpoint.SCHEMA + 1))
+def test_a_run_of_an_older_schema_is_read_and_goes_on(schema, tmp_path):
+    workdir = tiny_run.copy_of(SCHEMAS / str(schema), tmp_path / "run")
+    recorded = json.loads((workdir / "result.json").read_text())["metrics"]["test"]
+    found = evaluate_run(workdir, checkpoint="last")["metrics"]
+    assert found["nll"] == pytest.approx(recorded["nll"], rel=1e-5)
+    more = with_values(read_config(workdir), {"train.steps": 12})
+    train(more, workdir, allow_config_change=["train.steps"], say=lambda line: None)
+    assert Checkpoints(workdir / "checkpoints").steps()[-1] == 12
 
 
 # --- In a run ---

@@ -80,16 +80,16 @@ def _same(a, b) -> bool:
 
 def plant(monkeypatch: pytest.MonkeyPatch, program: Program, step: int, lane: int | None = None) -> None:
     """Makes the parameters before `step` so large that its loss is not finite."""
-    advance = program.step
+    advance = program.dispatch
 
-    def broken(state, batch, arguments):
+    def broken(state, *rest):
         now = int(np.max(jax.device_get(state.step)))
         if now != step - 1:
-            return advance(state, batch, arguments)
+            return advance(state, *rest)
         good = jax.device_get(state)
         factor = jnp.asarray(jnp.nan) if lane is None else jnp.where(jnp.arange(2) == lane, jnp.nan, 1.0)
         spoilt = good.replace(params=jax.tree.map(lambda p: _times(p, factor), good.params))
-        after, sums = advance(program.layout.put(spoilt), batch, arguments)
+        after, sums, count = advance(program.layout.put(spoilt), *rest)
         # As if the gradient alone had been bad: where the update was left out, the parameters are the good ones.
         kept = jax.device_get(after)
         restored = jax.tree.map(
@@ -97,9 +97,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, program: Program, step: int, lane: in
             (kept.params, kept.average),
             (good.params, good.average),
         )
-        return program.layout.put(kept.replace(params=restored[0], average=restored[1])), sums
+        return program.layout.put(kept.replace(params=restored[0], average=restored[1])), sums, count
 
-    monkeypatch.setattr(program, "step", broken)
+    monkeypatch.setattr(program, "dispatch", broken)
 
 
 def _times(parameter, factor):
@@ -227,6 +227,15 @@ def test_fewer_steps_than_are_trained_are_refused(tmp_path):
             [tiny_run.config({"train.steps": 16, "train.keep_last": 4})], [workdir], program=program,
             allow_config_change=["train.steps", "train.keep_last"], say=lambda line: None,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("recorded", [0, None])
+def test_a_run_of_other_numerics_is_refused(tmp_path, recorded):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    data = json.loads((workdir / "data.json").read_text())
+    (workdir / "data.json").write_text(json.dumps({**data, "numerics": recorded}))
+    with pytest.raises(UserError, match=rf"computes other numbers \(numerics {recorded}, now \d+\)"):
+        tiny_run.train_here(workdir)
 
 
 def test_other_data_are_refused(tmp_path):

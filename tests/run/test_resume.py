@@ -47,6 +47,39 @@ def test_stopped_with_packed_batches(tmp_path, monkeypatch):
     assert tiny_run.content(tmp_path / "stopped") == tiny_run.content(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("lanes", [None, 2])
+def test_stopped_within_a_dispatch(tmp_path, monkeypatch, lanes):
+    """A stop waits for the steps of the call; the calls after it are other ones than without the stop."""
+    program = tiny_run.program(lanes, train__steps_per_dispatch=4, data__length_classes=1)
+    seeds = [0] if lanes is None else [0, 1]
+    tiny_run.train_here(tmp_path / "whole", seeds, program)
+    dispatch, counts = program.dispatch, []
+
+    def shorter(state, step, most, *rest):
+        state, sums, count = dispatch(state, step, min(most, 1 + step % 3), *rest)
+        counts.append(count)
+        return state, sums, count
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "dispatch", shorter)
+        tiny_run.stop_at(patch, program, 12)
+        with pytest.raises(Interruption, match="saved at step 12$"):
+            tiny_run.train_here(tmp_path / "stopped", seeds, program)
+    tiny_run.train_here(tmp_path / "stopped", seeds, program)
+    assert set(counts) >= {1, 2}
+    for run in [Path()] if lanes is None else [Path("0"), Path("1")]:
+        assert tiny_run.content(tmp_path / "stopped" / run) == tiny_run.content(tmp_path / "whole" / run)
+
+
+def test_several_steps_in_a_call_are_the_same_run(tmp_path):
+    """Over two length classes: a call ends where the shape changes, or where something is logged, scored or saved."""
+    tiny_run.train_here(tmp_path, compiled=tiny_run.program(train__steps_per_dispatch=4))
+    found, expected = (tiny_run.content(run)["log"] for run in (tmp_path, tiny_run.finished()))
+    for line, other in zip(found, expected, strict=True):
+        numbers = {name: value for name, value in other.items() if isinstance(value, float)}
+        assert {name: line[name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def population(tmp_path_factory) -> Path:
     """Two lanes that are never stopped."""
@@ -134,7 +167,7 @@ def test_what_is_saved_stays_as_it_was_when_training_goes_on():
     saved = program.layout.get(state)
     before = jax.tree.map(np.array, saved)
     for step in range(3):
-        state, _ = program.step(state, program.batch(step, [0]), lane)
+        state, _, _ = program.dispatch(state, step, 1, [0], lane)
     jax.tree.map(np.testing.assert_array_equal, saved, before)
     assert np.any(jax.tree.leaves(program.layout.get(state).params)[0] != jax.tree.leaves(before.params)[0])
 

@@ -19,6 +19,10 @@ from transformer_jax.errors import UserError
 AXIS = "data"
 Tree = Any
 Builder = Callable[..., Callable[..., Any]]
+Steps = Callable[[Tree, Tree, Tree, int], tuple[Tree, Tree]]
+"""(state, batches, lane, count) -> (state, sums)."""
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
+"""Compiler options under which an operation gives the same bits every time; without effect on CPUs, where all do."""
 
 
 class Layout(Protocol):
@@ -26,8 +30,11 @@ class Layout(Protocol):
 
     devices: int
 
-    def compile_step(self, build_step: Builder) -> Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]:
-        """The step of `build_step(reduce, key_of_part)`: (state, batch, lane) -> (state, sums), the state donated."""
+    def compile_steps(self, build_steps: Builder, most: int) -> Steps:
+        """Compiles `build_steps(reduce, key_of_part)`; batches have an axis of steps if `most` is above 1.
+
+        The state is donated.
+        """
 
     def compile_rows(self, function: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
         """`function(params, batch) -> arrays with one entry a row`, compiled; the result is on the host."""
@@ -42,35 +49,38 @@ class Layout(Protocol):
 class JitLayout:
     """One program over a mesh: rows of batches, or lanes of populations, are split over its one axis."""
 
-    def __init__(self, devices: int, lanes: int | None = None):
+    def __init__(self, devices: int, lanes: int | None = None, deterministic: bool = False):
         """`lanes`: of a population, None for a solo run, whose arrays have no lane axis."""
         self.devices = devices
+        self._options = DETERMINISTIC if deterministic else {}
         self._lanes = lanes
         self._mesh = Mesh(np.asarray(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
         self._split_lanes = lanes is not None and lanes % devices == 0
         self._state = self._sharding(AXIS) if self._split_lanes else self._sharding()
-        rows = self._sharding(AXIS) if lanes is None else self._sharding(None, AXIS)
-        self._batch = self._state if self._split_lanes else rows
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self._mesh, PartitionSpec(*axes))
 
-    def compile_step(self, build_step: Builder) -> Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]:
-        step = build_step()
+    def compile_steps(self, build_steps: Builder, most: int) -> Steps:
+        steps = build_steps()
         if self._lanes is not None:
-            step = jax.vmap(step)
+            steps = jax.vmap(steps, in_axes=(0, 0, 0, None))
+        before_rows = (self._lanes is not None) + (most > 1)
+        batches = self._state if self._split_lanes else self._sharding(*[None] * before_rows, AXIS)
+        lane = self._state if self._split_lanes else self._sharding()
         return jax.jit(
-            step,
-            in_shardings=(self._state, self._batch, self._state if self._split_lanes else self._sharding()),
+            steps,
+            in_shardings=(self._state, batches, lane, self._sharding()),
             out_shardings=(self._state, None),
             donate_argnums=0,
+            compiler_options=self._options,
         )
 
     def compile_rows(self, function: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
         if self._lanes is not None:
             function = jax.vmap(function, in_axes=(0, None))
         batch = self._sharding() if self._split_lanes else self._sharding(AXIS)
-        compiled = jax.jit(function, in_shardings=(self._state, batch))
+        compiled = jax.jit(function, in_shardings=(self._state, batch), compiler_options=self._options)
         return lambda params, rows: jax.device_get(compiled(params, rows))
 
     def put(self, state: Tree) -> Tree:
@@ -87,13 +97,14 @@ class PmapLayout:
         self.devices = devices
         self._local = jax.local_devices()[:devices]
 
-    def compile_step(self, build_step: Builder) -> Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]:
-        step = build_step(
+    def compile_steps(self, build_steps: Builder, most: int) -> Steps:
+        steps = build_steps(
             functools.partial(jax.lax.psum, axis_name=AXIS),
             lambda key: jax.random.fold_in(key, jax.lax.axis_index(AXIS)),
         )
-        compiled = jax.pmap(step, AXIS, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=0, devices=self._local)
-        return lambda state, batch, lane: compiled(state, self._split(batch), lane)
+        axes = (0, 0, None, None)
+        compiled = jax.pmap(steps, AXIS, in_axes=axes, out_axes=(0, None), donate_argnums=0, devices=self._local)
+        return lambda state, batches, lane, count: compiled(state, self._split(batches, int(most > 1)), lane, count)
 
     def compile_rows(self, function: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
         compiled = jax.pmap(function, AXIS, devices=self._local)
@@ -104,8 +115,13 @@ class PmapLayout:
 
         return rows
 
-    def _split(self, batch: Tree) -> Tree:
-        return jax.tree.map(lambda a: a.reshape(self.devices, -1, *a.shape[1:]), batch)
+    def _split(self, batch: Tree, rows: int = 0) -> Tree:
+        """A leading axis of devices, which share the axis `rows`."""
+
+        def split(a: Tree) -> Tree:
+            return np.moveaxis(a.reshape(*a.shape[:rows], self.devices, -1, *a.shape[rows + 1 :]), rows, 0)
+
+        return jax.tree.map(split, batch)
 
     def put(self, state: Tree) -> Tree:
         return jax_utils.replicate(state, self._local)
@@ -124,8 +140,10 @@ def make_layout(config: Config, lanes: int | None = None) -> Layout:
     if config.parallel.strategy == "pmap":
         if lanes is not None:
             raise UserError("parallel.strategy = 'pmap' trains one seed at a time: a population needs 'jit'.")
+        if config.train.deterministic:
+            raise UserError("train.deterministic = True needs parallel.strategy = 'jit', not 'pmap'.")
         return PmapLayout(devices)
-    return JitLayout(devices, lanes)
+    return JitLayout(devices, lanes, config.train.deterministic)
 
 
 def _device_count(config: Config) -> int:

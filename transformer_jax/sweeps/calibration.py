@@ -64,22 +64,23 @@ class Timing:
 
 
 class Stepper:
-    """A program that takes steps on the batch of its first step."""
+    """A program that takes its first steps again and again."""
 
     def __init__(self, config: Config, lanes: int | None = None):
         """`lanes`: of a population, whose lanes differ in the seed; None: a run alone."""
         self.program = Program(config, lanes)
         configs = [with_values(self.program.config, {"seed": seed}) for seed in range(lanes or 1)]
+        self._seeds = range(lanes or 1)
         self._lane = self.program.lane(configs)
         self._state = self.program.layout.put(self.program.init(self._lane))
-        self._batch = self.program.batch(0, range(lanes or 1))
 
     def seconds(self) -> float:
-        """Of one step, done when its result is there."""
+        """Of a step, done when its result is there: the mean of those of one dispatch."""
         begun = time.perf_counter()
-        self._state, sums = self.program.step(self._state, self._batch, self._lane)
+        most = self.program.config.train.steps_per_dispatch
+        self._state, sums, count = self.program.dispatch(self._state, 0, most, self._seeds, self._lane)
         jax.block_until_ready((self._state, sums))
-        return time.perf_counter() - begun
+        return (time.perf_counter() - begun) / count
 
     def seconds_of_measuring(self, decode: bool) -> float:
         """Of an evaluation of PAIRS pairs of the validation split."""

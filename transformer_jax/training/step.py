@@ -14,6 +14,7 @@ from transformer_jax.training.optimizer import build_optimizer, build_schedule
 from transformer_jax.training.state import Lane, TrainState
 
 Step = Callable[[TrainState, Batch, Lane], tuple[TrainState, Sums]]
+Steps = Callable[[TrainState, Batch, Lane, jax.typing.ArrayLike], tuple[TrainState, Sums]]
 
 
 def build_step(
@@ -31,7 +32,7 @@ def build_step(
         lane_config = with_values(config, lane.numbers)
         objective = OBJECTIVES[config.model.family](lane_config)
         optimizer = build_optimizer(lane_config)
-        key = key_of_part(jax.random.fold_in(jax.random.key(lane.seed), state.step))
+        key = key_of_part(_key(lane, state.step))
 
         def loss_sum(params: Any) -> tuple[jax.Array, tuple[jax.Array, Sums]]:
             loss, count, sums = objective(params, batch, key)
@@ -57,6 +58,48 @@ def build_step(
         return _advance(config, state, updated, finite), measured
 
     return step
+
+
+def build_steps(config: Config, *how: Callable[[Any], Any]) -> Steps:
+    """The first `count` of up to `train.steps_per_dispatch` steps, whose batches are stacked, in one call.
+
+    The body of the loop is compiled once for any count, so how steps are shared out to calls changes no bit. At 1 there
+    is no loop, and no axis of steps, neither in the batches nor in the sums.
+    """
+    most, step = config.train.steps_per_dispatch, build_step(config, *how)
+    if most == 1:
+        return lambda state, batch, lane, count: step(state, batch, lane)
+
+    def steps(state: TrainState, batches: Batch, lane: Lane, count: jax.typing.ArrayLike) -> tuple[TrainState, Sums]:
+        def batch_at(index: Any) -> Batch:
+            return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False), batches)
+
+        def take(index: jax.Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
+            state, measured = carry
+            state, sums = step(state, batch_at(index), lane)
+            return state, jax.tree.map(lambda all_, one: all_.at[index].set(one), measured, sums)
+
+        _, shapes = jax.eval_shape(step, state, batch_at(0), lane)
+        empty = jax.tree.map(lambda one: jnp.zeros((most, *one.shape), one.dtype), shapes)
+        return jax.lax.fori_loop(0, count, take, (state, empty))
+
+    return steps
+
+
+def gradient(config: Config, params: Any, batch: Batch, lane: Lane, step: jax.Array) -> Any:
+    """The gradient of the mean loss a token that the step after `step` steps sees, on one device."""
+    objective = OBJECTIVES[config.model.family](with_values(config, lane.numbers))
+
+    def mean_loss(params: Any) -> jax.Array:
+        loss, count, _ = objective(params, batch, _key(lane, step))
+        return loss / jnp.maximum(count, 1)
+
+    return jax.grad(mean_loss)(params)
+
+
+def _key(lane: Lane, step: jax.typing.ArrayLike) -> jax.Array:
+    """Of the dropout of the step after `step` steps."""
+    return jax.random.fold_in(jax.random.key(lane.seed), step)
 
 
 def _average(config: Config, average: Any, params: Any) -> Any:

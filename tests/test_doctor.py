@@ -1,0 +1,48 @@
+"""Whether the device is deterministic: the same job twice, compared bit for bit."""
+
+import jax
+import pytest
+
+from transformer_jax import doctor
+from transformer_jax.errors import UserError
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *runs: tuple[str, float]) -> None:
+    """What the four jobs say, in turn: hash and seconds a step."""
+    turn = iter(runs)
+    monkeypatch.setattr(
+        doctor, "_job_in_a_process", lambda deterministic: dict(zip(("hash", "step"), next(turn), strict=True))
+    )
+
+
+def test_a_device_that_is_not_deterministic_is_said_to_be_so_with_the_cost_of_the_switch(monkeypatch):
+    answers(monkeypatch, ("a", 1.0), ("c", 3.0), ("b", 1.0), ("c", 3.0))
+    assert doctor.check_determinism() == {
+        "the same job twice": "differs",
+        "train.deterministic=true": "bit for bit equal, 3.00 times the time of a step",
+    }
+
+
+def test_a_device_that_is(monkeypatch):
+    answers(monkeypatch, ("a", 2.0), ("a", 1.0), ("a", 2.0), ("b", 1.0))
+    assert doctor.check_determinism() == {
+        "the same job twice": "bit for bit equal",
+        "train.deterministic=true": "differs, 0.50 times the time of a step",
+    }
+
+
+def test_the_job_in_a_process_is_the_job(monkeypatch):
+    """The hash is of what was computed: another seed gives another one, and this device gives it again."""
+    there = doctor._job_in_a_process(True)
+    here = doctor.run_job(True)
+    assert there["step"] > 0
+    if jax.device_count() == 1:  # the process has as many as there are, this one perhaps fakes some
+        assert there["hash"] == here["hash"]
+    monkeypatch.setattr(doctor, "JOB", {**doctor.JOB, "seed": 1})
+    assert doctor.run_job(True)["hash"] != here["hash"]
+
+
+def test_a_job_that_fails_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "no_such_platform")
+    with pytest.raises(UserError, match=r"The job that tests determinism failed: .*no_such_platform"):
+        doctor._job_in_a_process(False)

@@ -1,0 +1,42 @@
+"""Parameters as safetensors, a format that is read without this program and cannot run code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save
+
+from transformer_jax.config import to_dict
+from transformer_jax.data.files import write_atomically
+from transformer_jax.run_directory import RESULT, read_config, read_json
+from transformer_jax.saved_run import load_params
+
+
+def export(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[str, Any]:
+    """Writes the parameters of a checkpoint to `output`.
+
+    Layers are stacked: the arrays of `encoder_layers` and `decoder_layers` have a leading axis of layers. The metadata
+    hold "config" (the content of config.json), "checkpoint" and "commit".
+
+    Args:
+      checkpoint: best, last, a step or average:N; None: what `evaluate.checkpoint` says.
+
+    Returns:
+      "output", "checkpoint", and "tensors": name -> shape.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is damaged.
+    """
+    config = read_config(workdir)
+    choice = checkpoint or config.evaluate.checkpoint
+    leaves = jax.tree_util.tree_leaves_with_path(load_params(workdir, choice))
+    tensors = {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.ascontiguousarray(leaf) for path, leaf in leaves
+    }
+    result = read_json(workdir / RESULT) if (workdir / RESULT).is_file() else {}
+    metadata = {"config": json.dumps(to_dict(config)), "checkpoint": choice, "commit": str(result.get("commit"))}
+    write_atomically(output, save(tensors, metadata))
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    return {"output": str(output), "checkpoint": choice, "tensors": shapes}
