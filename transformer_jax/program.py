@@ -81,6 +81,12 @@ class Program:
         traced: Sequence[str] = (),
     ):
         validate(config)
+        generator = jax.random.key_impl(jax.random.key(0))
+        if lanes is not None and generator != "threefry2x32":
+            raise UserError(
+                f"Lanes need JAX's random generator threefry2x32, but JAX_DEFAULT_PRNG_IMPL chose {generator}, with which "
+                "a lane draws other numbers than the run alone."
+            )
         self.traced = tuple(traced)
         self.layout = make_layout(config, lanes)
         self.lanes = lanes

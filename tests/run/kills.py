@@ -1,10 +1,11 @@
-"""Kills a training process at random moments and starts it again, until it has finished: what `test_kills.py` does.
+"""Kills a process that trains at random moments and starts it again, until it has finished: what `test_kills.py` does.
 
 By hand, 200 kills:
 
     ./launch.sh test -m long tests/run/test_kills.py
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -16,15 +17,15 @@ from pathlib import Path
 
 
 def start(arguments: list[str], log: Path) -> subprocess.Popen:
-    """A real `train` process; what it says goes to `log`."""
+    """A real process of the command line; what it says goes to `log`."""
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "transformer_jax.cli", "train", *arguments], stdout=stream, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "transformer_jax.cli", *arguments], stdout=stream, stderr=subprocess.STDOUT
         )
 
 
 def run_to_the_end(arguments: list[str], workdir: Path, log: Path, kills: int, seed: int) -> int:
-    """Trains, killing the process `kills` times at most; the number of kills until it finished.
+    """Runs a command, killing its processes `kills` times at most; the number of kills until it finished.
 
     Half of the kills come at any moment after the process shows a sign of life, half while a checkpoint is written.
     """
@@ -36,22 +37,34 @@ def run_to_the_end(arguments: list[str], workdir: Path, log: Path, kills: int, s
         if rng.random() < 0.5:
             time.sleep(rng.uniform(0, 1.5))
         else:
-            _wait(process, lambda: any((workdir / "checkpoints").glob("unfinished-*")))
+            _wait(process, lambda: any(workdir.rglob("checkpoints/unfinished-*")))
             time.sleep(rng.uniform(0, 0.1))
         if process.poll() is not None:
             assert process.returncode == 0, log.read_text()
             return kill
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(process)
     process = start(arguments, log)
     assert process.wait() == 0, log.read_text()
     return kills
 
 
-def _signs(workdir: Path) -> tuple:
-    """Changes when the process has read its checkpoint, or logged something."""
-    path = workdir / "metrics.jsonl"
-    return (path.stat().st_ino, path.stat().st_size) if path.exists() else ()
+def _kill(process: subprocess.Popen) -> None:
+    """Of a sweep its workers too, and only after it: it would take their end for a failure of their runs."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
+
+
+def _signs(workdir: Path) -> set:
+    """Changes when a run has read its checkpoint, or logged something."""
+    found = set()
+    for path in workdir.rglob("metrics.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((path.stat().st_ino, path.stat().st_size))
+    return found
 
 
 def _wait(process: subprocess.Popen, happened: Callable[[], bool]) -> None:

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import tiny_run
 
 from transformer_jax.config import with_values
-from transformer_jax.program import TRACEABLE
+from transformer_jax.errors import UserError
+from transformer_jax.program import TRACEABLE, Program
 from transformer_jax.training.objective import OBJECTIVES
 from transformer_jax.training.state import Lane, init_state
 from transformer_jax.training.step import build_step
@@ -124,6 +126,14 @@ def test_a_lane_that_diverges_freezes_alone():
         ):
             np.testing.assert_array_equal(found[[0, 2]], neighbours[[0, 2]])
             np.testing.assert_array_equal(found[1], frozen[1])
+
+
+@pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
+def test_generators_whose_numbers_depend_on_the_batch_are_refused(generator):
+    with jax.default_prng_impl(generator):
+        with pytest.raises(UserError, match=f"Lanes need .* threefry2x32, but .* chose {generator}"):
+            Program(tiny_run.config(), lanes=2)
+        Program(tiny_run.config())
 
 
 def test_the_step_is_pure():
