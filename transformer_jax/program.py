@@ -84,8 +84,8 @@ class Program:
         generator = jax.random.key_impl(jax.random.key(0))
         if lanes is not None and generator != "threefry2x32":
             raise UserError(
-                f"Lanes need JAX's random generator threefry2x32, but JAX_DEFAULT_PRNG_IMPL chose {generator}, with which "
-                "a lane draws other numbers than the run alone."
+                f"Lanes need JAX's random generator threefry2x32, but JAX_DEFAULT_PRNG_IMPL chose {generator}: "
+                "with that a lane draws other numbers than the run alone."
             )
         self.traced = tuple(traced)
         self.layout = make_layout(config, lanes)
