@@ -102,6 +102,21 @@ def test_the_report_says_what_was_measured(tmp_path):
     assert report.analysis.notes == ()
 
 
+def test_a_row_that_is_the_base_by_another_name_is_not_compared(tmp_path):
+    """It would make Holm's correction of the others stricter."""
+    keys = {"base": "a", "no_wo": "b", "one_head": "a"}
+    rows = {name: make_row(key=key) for name, key in keys.items()}
+    report = write_report(make_sweep(tmp_path, rows=rows))
+    assert report.analysis.comparison("one_head") is None
+    assert report.summary == "exact match (test), %: base 91.0 ± 1.0 (3 seeds); worse: no_wo (−9.7)."
+    assert report.analysis.notes == ("At this scale one_head is the base by another name.",)
+    assert float(read_csv(tmp_path)["no_wo"]["p_holm"]) == float(read_csv(tmp_path)["no_wo"]["p"])
+    (line,) = [
+        line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| `one_head` | 1,000")
+    ]
+    assert "| is the base |" in line
+
+
 def test_the_csv_holds_numbers_as_stored(tmp_path):
     write_report(make_sweep(tmp_path))
     rows = read_csv(tmp_path)

@@ -116,6 +116,8 @@ def notes(sweep: Sweep) -> list[str]:
         found.append("One seed: a difference cannot be told from the luck of the seed, so nothing can be said.")
     if len(sweep.seeds) == 2:
         found.append("Two seeds: the 95 % interval is nine standard deviations of the difference to either side.")
+    if twins := [row for row in sweep.rows if sweep.is_base(row) and row != sweep.base]:
+        found.append(f"At this scale {', '.join(twins)} {'is' if len(twins) == 1 else 'are'} the base by another name.")
     statuses = [run.status for run in sweep.runs]
     unfinished = {name: statuses.count(name) for name in dict.fromkeys(statuses) if name != "finished"}
     if unfinished:

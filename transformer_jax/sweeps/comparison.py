@@ -31,7 +31,7 @@ class Comparison:
 
 
 def base_pairs(sweep: Sweep) -> list[tuple[str, str]]:
-    return [(row, sweep.base) for row in sweep.rows if row != sweep.base]
+    return [(row, sweep.base) for row in sweep.rows if not sweep.is_base(row)]
 
 
 def partner_pairs(sweep: Sweep) -> list[tuple[str, str]]:

@@ -22,7 +22,10 @@ SINGLE_RUN_METRICS = {"test/exact_match": (True, True), "test/bleu": (True, Fals
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One variant as the sweep defines it. `partner` is another row with (nearly) as many parameters."""
+    """One variant as the sweep defines it.
+
+    `partner` is another row with (nearly) as many parameters; rows of equal `key` are one experiment by two names.
+    """
 
     name: str
     overrides: Mapping[str, Any]
@@ -30,6 +33,7 @@ class Row:
     partner: str | None
     paper: Mapping[str, Any]
     note: str
+    key: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +75,10 @@ class Sweep:
     curve: str
     commit: str
     runs: tuple[Run, ...]
+
+    def is_base(self, row: str) -> bool:
+        """Whether a row is the base, by that or by another name."""
+        return row == self.base or (bool(self.rows[row].key) and self.rows[row].key == self.rows[self.base].key)
 
     def runs_of(self, row: str) -> list[Run]:
         return [run for run in self.runs if run.row == row]
@@ -163,6 +171,7 @@ def _row(path: Path, name: str, data: Any) -> Row:
         partner=data.get("partner"),
         paper=paper if isinstance(paper, dict) else {},
         note=_text(data, "note"),
+        key=_text(data, "key"),
     )
 
 
@@ -176,7 +185,7 @@ def _single_run(directory: Path) -> Sweep:
     run = _read_run(directory, ".", name, seed if isinstance(seed, int) else 0, metric)
     higher_is_better, percent = SINGLE_RUN_METRICS[metric]
     parameters = run.result.get("parameters")
-    row = Row(name, {}, parameters if isinstance(parameters, int) else None, None, {}, "")
+    row = Row(name, {}, parameters if isinstance(parameters, int) else None, None, {}, "", "")
     return Sweep(
         name=name, question="", hypothesis="", scale="", config="", base=name, rows={name: row}, seeds=(run.seed,),
         metric=metric, higher_is_better=higher_is_better, percent=percent, curve="valid/nll",

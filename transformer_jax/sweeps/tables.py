@@ -61,7 +61,10 @@ def results_table(analysis: Analysis) -> Table:
         line += _parameters(sweep, row)[: 2 if compared else 1]
         summary = analysis.summaries[row]
         line.append(Cell(analysis.units.plus_minus(summary.mean, summary.sd)))
-        line += _difference(analysis, analysis.comparison(row)) if compared else []
+        if comparison := analysis.comparison(row):
+            line += _difference(analysis, comparison)
+        elif compared:
+            line += [*[Cell(MISSING)] * 3, Cell(MISSING if row == sweep.base else "is the base")]
         line += [Cell(_number(sweep.rows[row].paper.get(key))) for key in paper]
         line += [_seed_value(analysis, run) for run in sweep.runs_of(row)]
         line.append(Cell(seconds_text(mean_seconds(sweep, row))))
@@ -180,9 +183,7 @@ def _seed_value(analysis: Analysis, run: Run) -> Cell:
     return Cell("not measured" if run.status == "finished" else run.status, link=run.path)
 
 
-def _difference(analysis: Analysis, comparison: Comparison | None) -> list[Cell]:
-    if comparison is None:
-        return [Cell(MISSING), Cell(MISSING), Cell(MISSING), Cell(MISSING)]
+def _difference(analysis: Analysis, comparison: Comparison) -> list[Cell]:
     test, units = comparison.test, analysis.units
     return [
         Cell(units.difference(test.mean if test else None)),
