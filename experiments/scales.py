@@ -5,7 +5,14 @@ smoke: does it run at all; small: minutes on two cores; full: Multi30k, for a GP
 
 from transformer_jax.sweeps.experiment import Scale
 
-SMOKE = {"train.steps": 40, "train.evaluate_every": 8, "optimizer.warmup_steps": 10}
+SMOKE = {
+    "data.source": "reverse(symbols=6, max_length=6, examples=200)",
+    "data.tokens_per_batch": 256,
+    "optimizer.warmup_steps": 2,
+    "train.steps": 10,
+    "train.evaluate_every": 2,
+    "decode.max_extra_length": 4,
+}
 BLEU = {"metric": "test/tokenised_bleu", "percent": False}
 
 SCALES = {

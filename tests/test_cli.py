@@ -130,6 +130,25 @@ def test_doctor(capsys, monkeypatch):
     assert "devices" in capsys.readouterr().out
 
 
+def test_score_against_another_system(tmp_path, capsys):
+    """BLEU of both and two p values; of text that is tokenised where that is the metric."""
+    lines = [f"the cat number {i} sat on the mat number {i} ." for i in range(40)]
+    for name, text in {"ref": lines, "good": lines, "poor": [f"a dog {i}" for i in range(40)]}.items():
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in text))
+    arguments = ("score", f"--hypotheses={tmp_path / 'good'}", f"--references={tmp_path / 'ref'}")
+    against = f"--against={tmp_path / 'poor'}"
+    assert call(*arguments, against, "--json") == 0
+    found = strict_json(capsys.readouterr().out)["against"]
+    assert found["system"] == pytest.approx(100)
+    assert found["base"] < 10
+    assert max(found["bootstrap_p"], found["randomization_p"]) < 0.01
+    assert "tok:13a" in found["bootstrap_signature"]
+    assert call(*arguments, against, "--metrics=tokenised_bleu") == 0
+    output = capsys.readouterr().out
+    assert "randomization_p" in output
+    assert "tok:none" in output
+
+
 def test_score(tmp_path, capsys):
     (tmp_path / "h").write_text("the cat sat on the mat\n")
     (tmp_path / "r").write_text("the cat sat on the mat\n")

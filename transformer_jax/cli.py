@@ -24,6 +24,7 @@ from transformer_jax.saved_run import evaluate_run, score_files, translate, watc
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config
 from transformer_jax.sweeps.report import write_report
 from transformer_jax.sweeps.runner import run_sweep, sweep_status
+from transformer_jax.sweeps.sentence_test import compare_files
 
 REFUSED, STOPPED, ABORTED = 2, 75, 130
 ROOT = Path(__file__).parent.parent
@@ -140,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--hypotheses", type=Path, required=True, help="translations, one a line")
     command.add_argument("--references", type=Path, required=True, help="what they should be, one a line")
     command.add_argument("--metrics", default="bleu,chrf", help="comma-separated, as in evaluate.metrics")
+    command.add_argument(
+        "--against",
+        type=Path,
+        help="another system's translations: is the difference in BLEU one of these sentences alone?",
+    )
 
     command = add(
         "sweep", _sweep, "Run every row of an experiment over its seeds, and write the report.",
@@ -250,9 +256,15 @@ def _number(value: float | None) -> str:
 
 
 def _score(options: argparse.Namespace, overrides: Overrides) -> int:
-    metrics = score_files(options.hypotheses, options.references, split_specs(options.metrics))
-    lines = [f"{name}: {value}" for name, value in metrics.items()]
-    _print(options, metrics, lines)
+    specs = split_specs(options.metrics)
+    found = score_files(options.hypotheses, options.references, specs)
+    if options.against is not None:
+        tokenised = "tokenised_bleu" in specs
+        test = compare_files(options.against, options.hypotheses, options.references, tokenised=tokenised)
+        found["against"] = dataclasses.asdict(test)
+    lines = [f"{name}: {value}" for name, value in found.items() if name != "against"]
+    lines += [f"against {options.against}: {name} {value}" for name, value in found.get("against", {}).items()]
+    _print(options, found, lines)
     return 0
 
 

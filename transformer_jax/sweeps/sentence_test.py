@@ -6,9 +6,12 @@ whether the two variants differ when trained again.
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest, Result
+
+from transformer_jax.data.parallel_text import read_parallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +31,32 @@ class SentenceTest:
     randomization_signature: str
 
 
+def compare_files(base: Path, system: Path, references: Path, *, tokenised: bool) -> SentenceTest:
+    """Compares two files of translations.
+
+    Args:
+      tokenised: the text is tokenised already, as for the metric "tokenised_bleu".
+
+    Raises:
+      UserError: a file cannot be read, or their numbers of lines differ.
+    """
+    text, other = read_parallel(base, references), read_parallel(system, references)
+    return compare_sentences(text.sources, other.sources, text.references, tokenize="none" if tokenised else "13a")
+
+
 def compare_sentences(
-    base: Sequence[str], system: Sequence[str], references: Sequence[str], samples: int = 1000
+    base: Sequence[str], system: Sequence[str], references: Sequence[str], samples: int = 1000, tokenize: str = "13a"
 ) -> SentenceTest:
-    """Compare two lists of hypotheses, line by line, with one list of references."""
+    """Compare two lists of hypotheses, line by line, with one list of references.
+
+    Args:
+      samples: of the bootstrap, and of the randomization.
+      tokenize: as of sacreBLEU's BLEU.
+    """
     if not len(base) == len(system) == len(references):
         raise ValueError(f"lengths differ: base {len(base)}, system {len(system)}, references {len(references)}")
-    of_base, bootstrap, bootstrap_signature = _paired_test("bs", base, system, references, samples)
-    _, randomization, randomization_signature = _paired_test("ar", base, system, references, samples)
+    of_base, bootstrap, bootstrap_signature = _paired_test("bs", base, system, references, samples, tokenize)
+    _, randomization, randomization_signature = _paired_test("ar", base, system, references, samples, tokenize)
     # sacreBLEU counts samples beyond the observed difference with ">": none is, where every difference is zero.
     same = list(base) == list(system)
     return SentenceTest(
@@ -49,10 +70,10 @@ def compare_sentences(
 
 
 def _paired_test(
-    kind: str, base: Sequence[str], system: Sequence[str], references: Sequence[str], samples: int
+    kind: str, base: Sequence[str], system: Sequence[str], references: Sequence[str], samples: int, tokenize: str
 ) -> tuple[Result, Result, str]:
     # The references belong to the metric, else sacreBLEU reads them once for each system.
-    metric = BLEU(references=[list(references)])
+    metric = BLEU(references=[list(references)], tokenize=tokenize, force=True)
     systems: list[tuple[str, Sequence[str]]] = [("base", base), ("system", system)]
     signatures, results = PairedTest(systems, {"BLEU": metric}, references=None, test_type=kind, n_samples=samples)()
     of_base, of_system = (result for result in results["BLEU"] if isinstance(result, Result))
