@@ -9,7 +9,6 @@ import concurrent.futures
 import functools
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from transformer_jax.config import TrainConfig
+from transformer_jax.data.files import flush, sync
 from transformer_jax.errors import UserError
 
 SCHEMA = 1
@@ -87,10 +87,10 @@ class Checkpoints:
                 checkpointer.save(unfinished / STATE, state)
             (unfinished / PROGRESS).write_text(remembered)
             (unfinished / MANIFEST).write_text(json.dumps(_hashes(unfinished), indent=1))
-            _flush(unfinished)
+            flush(unfinished)
             shutil.rmtree(self._path(step), ignore_errors=True)
             unfinished.rename(self._path(step))
-            _sync(self._directory)
+            sync(self._directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -188,20 +188,6 @@ def _hashes(path: Path) -> dict[str, str]:
 def _hash(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Asks the disk to hold the files before the rename says that they are complete."""
-    for entry in [*sorted(path.rglob("*")), path]:
-        _sync(entry)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def find_damage(path: Path) -> str | None:

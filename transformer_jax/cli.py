@@ -259,8 +259,7 @@ def _score(options: argparse.Namespace, overrides: Overrides) -> int:
     specs = split_specs(options.metrics)
     found = score_files(options.hypotheses, options.references, specs)
     if options.against is not None:
-        tokenised = "tokenised_bleu" in specs
-        test = compare_files(options.against, options.hypotheses, options.references, tokenised=tokenised)
+        test = compare_files(options.against, options.hypotheses, options.references, specs)
         found["against"] = dataclasses.asdict(test)
     lines = [f"{name}: {value}" for name, value in found.items() if name != "against"]
     lines += [f"against {options.against}: {name} {value}" for name, value in found.get("against", {}).items()]
@@ -331,8 +330,14 @@ def _benchmark(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _doctor(options: argparse.Namespace, overrides: Overrides) -> int:
-    found = diagnose() | check_determinism()
-    _print(options, found, [f"{name:>20}  {value}" for name, value in found.items()])
+    say = _say(options)
+    found = diagnose()
+    for name, value in found.items():
+        say(f"{name:>24}  {value}")
+    for name, value in check_determinism().items():  # takes half a minute
+        say(f"{name:>24}  {value}")
+        found[name] = value
+    _print(options, found, [])
     return 0
 
 

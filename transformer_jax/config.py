@@ -263,7 +263,9 @@ class TrainConfig:
     patience: int | None = knob(None, "evaluations without a better evaluate.best before the run stops early", low=1)
     on_nonfinite: Literal["stop", "skip"] = knob("stop", "what happens at a loss or gradient that is not finite")
     steps_per_dispatch: int = knob(
-        1, "steps in a row, of one shape, that a call of the program takes at most: fewer waits for the host", low=1
+        1,
+        "steps in a row, of one shape, in a call of the program: fewer waits for the host; best with one shape",
+        low=1,
     )
     deterministic: bool = knob(False, "only kernels that give the same bits every time; see `./launch.sh doctor`")
 

@@ -35,8 +35,9 @@ def export(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[s
     tensors = {
         jax.tree_util.keystr(path, simple=True, separator="."): np.ascontiguousarray(leaf) for path, leaf in leaves
     }
-    result = read_json(workdir / RESULT) if (workdir / RESULT).is_file() else {}
-    metadata = {"config": json.dumps(to_dict(config)), "checkpoint": choice, "commit": str(result.get("commit"))}
+    result = read_json(workdir / RESULT) if (workdir / RESULT).is_file() else None
+    commit = result.get("commit") if isinstance(result, dict) else None
+    metadata = {"config": json.dumps(to_dict(config)), "checkpoint": choice, "commit": str(commit)}
     write_atomically(output, save(tensors, metadata))
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     return {"output": str(output), "checkpoint": choice, "tensors": shapes}

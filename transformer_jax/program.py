@@ -12,13 +12,13 @@ import numpy as np
 
 from transformer_jax import data
 from transformer_jax.config import FIELDS, Config, value_at, with_values
-from transformer_jax.data import TokenizerPair, make_dataset, make_plan
+from transformer_jax.data import Dataset, TokenizerPair, make_dataset, make_plan
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation import decode, evaluator
 from transformer_jax.evaluation.evaluator import Evaluator
 from transformer_jax.models import build
 from transformer_jax.parallel.layout import make_layout
-from transformer_jax.run_directory import DATA, TOKENIZER
+from transformer_jax.run_directory import DATA, NUMERICS, TOKENIZER, read_json
 from transformer_jax.training import optimizer
 from transformer_jax.training.state import Lane, TrainState, init_state
 from transformer_jax.training.step import build_steps
@@ -81,12 +81,8 @@ class Program:
         traced: Sequence[str] = (),
     ):
         validate(config)
-        generator = jax.random.key_impl(jax.random.key(0))
-        if lanes is not None and generator != "threefry2x32":
-            raise UserError(
-                f"Lanes need JAX's random generator threefry2x32, but JAX_DEFAULT_PRNG_IMPL chose {generator}: "
-                "with that a lane draws other numbers than the run alone."
-            )
+        if lanes is not None:
+            check_lanes(config)
         self.traced = tuple(traced)
         self.layout = make_layout(config, lanes)
         self.lanes = lanes
@@ -95,8 +91,9 @@ class Program:
         self.plan = make_plan(self.dataset.splits["train"], config.data)
         init = functools.partial(init_state, self.config)
         self._init = jax.jit(init if lanes is None else jax.vmap(init))
-        self._most = config.train.steps_per_dispatch
-        self._steps = self.layout.compile_steps(functools.partial(build_steps, self.config), self._most)
+        every = (config.train.log_every, config.train.evaluate_every, config.train.checkpoint_every)
+        self._most = min(config.train.steps_per_dispatch, *(n for n in every if n is not None))
+        self._steps = self.layout.compile_steps(functools.partial(build_steps, self.config, self._most), self._most)
         self.evaluator = Evaluator(self.config, self.dataset.tokenizers.target, self.layout, lanes)
 
     def lane(self, configs: Sequence[Config]) -> Lane:
@@ -146,6 +143,41 @@ class Program:
     def stack(self, states: Sequence[Any]) -> Any:
         """The inverse of `unstack`."""
         return jax.tree.map(lambda *leaves: np.stack(leaves), *states) if self.lanes else states[0]
+
+
+def check_lanes(config: Config) -> None:
+    """Refuses to train runs of `config` together, as lanes of a population.
+
+    Raises:
+      UserError: saying why.
+    """
+    generator = jax.random.key_impl(jax.random.key(0))
+    if generator != "threefry2x32":
+        raise UserError(
+            f"Lanes need JAX's random generator threefry2x32, but JAX_DEFAULT_PRNG_IMPL chose {generator}: "
+            "with that a lane draws other numbers than the run alone."
+        )
+    if config.parallel.strategy == "pmap":
+        raise UserError("parallel.strategy = 'pmap' trains one seed at a time: a population needs 'jit'.")
+
+
+def check_origin(workdir: Path, dataset: Dataset) -> None:
+    """Refuses to go on with a run that was begun on other data, or by a program that computes other numbers.
+
+    Raises:
+      UserError: saying which.
+    """
+    path = workdir / DATA
+    if not path.is_file():
+        return
+    before = read_json(path)
+    if not isinstance(before, dict) or before.get("fingerprint") != dataset.fingerprint:
+        raise UserError(f"{workdir}: was started on other data; {path.name} holds the fingerprint of the corpus.")
+    if before.get("numerics") != NUMERICS:
+        raise UserError(
+            f"{workdir}: was started by a version of this program that computes other numbers (numerics "
+            f"{before.get('numerics')}, now {NUMERICS}). Go on with that version, or in another --workdir."
+        )
 
 
 def state_template(config: Config) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.errors import UserError
-from transformer_jax.program import Program, load_tokenizers, state_template
+from transformer_jax.program import Program, check_origin, load_tokenizers, state_template
 from transformer_jax.run_directory import CHECKPOINTS, NONFINITE, read_config, read_json
 from transformer_jax.training.step import gradient
 
@@ -41,6 +41,7 @@ def replay(workdir: Path) -> dict[str, Any]:
     if state is None or int(state.step) != step - 1:
         raise UserError(f"{workdir}: holds no checkpoint of the state before step {step}.")
     program = Program(config, None, load_tokenizers(workdir))
+    check_origin(workdir, program.dataset)
     lane, batch = program.lane([config]), program.batch(step - 1, [config.seed])
     gradients = jax.jit(functools.partial(gradient, program.config))(state.params, batch, lane, state.step)
     start = program.layout.put(state.replace(alive=np.ones((), bool)))

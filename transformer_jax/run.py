@@ -25,6 +25,7 @@ from transformer_jax.evaluation.evaluator import Trained, higher_is_better
 from transformer_jax.program import (
     TRACEABLE,
     Program,
+    check_origin,
     common_config,
     count_parameters,
     differing,
@@ -152,7 +153,8 @@ class _Run:
     def __init__(self, config: Config, workdir: Path, program: Program, allowed: Collection[str], say: Say):
         self.config, self.workdir = config, workdir
         self._allowed, self._say = allowed, say
-        self._check_data(program)
+        check_origin(workdir, program.dataset)
+        self._write_data(program)
         self.log = MetricsLog(workdir)
         self.tensorboard: SummaryWriter | None = None
         self.checkpoints = Checkpoints(workdir / CHECKPOINTS, warn=say)
@@ -164,28 +166,23 @@ class _Run:
         self._saved_best: int | None = None  # the best step that has its checkpoint
         self.evaluations_since_best = 0
         self.seconds = 0.0
+        self.executions = [executed(program)]
         self.open = True  # still training: neither diverged nor stopped early
+        self.complete = False  # no longer training, and the last state is saved
         self.status = "finished"
         self.last_step = 0
 
-    def _check_data(self, program: Program) -> None:
+    def was_open(self, step: int) -> bool:
+        """Whether the run was still training when it saved at `step`."""
+        return bool(self.checkpoints.progress(step).get("open", True))
+
+    def _write_data(self, program: Program) -> None:
         path = self.workdir / DATA
-        tokenizers = program.dataset.tokenizers
-        summary = {**program.dataset.summary(), "tokenizers": tokenizers.fingerprint, "plan": program.plan.summary()}
-        summary["numerics"] = NUMERICS
-        before = read_json(path) if path.is_file() else summary
-        if not isinstance(before, dict) or before.get("fingerprint") != summary["fingerprint"]:
-            raise UserError(
-                f"{self.workdir}: was started on other data; {path.name} holds the fingerprint of the corpus."
-            )
-        if before.get("numerics") != NUMERICS:
-            raise UserError(
-                f"{self.workdir}: was started by a version of this program that computes other numbers (numerics "
-                f"{before.get('numerics')}, now {NUMERICS}). Go on with that version, or in another --workdir."
-            )
         if not path.is_file():
+            tokenizers = program.dataset.tokenizers
             tokenizers.save(self.workdir / TOKENIZER)
-            write_json(path, summary)
+            plan = {"tokenizers": tokenizers.fingerprint, "plan": program.plan.summary()}
+            write_json(path, {**program.dataset.summary(), "numerics": NUMERICS, **plan})
 
     def resume(self, template: Any, step: int) -> Any:
         """The state at the checkpoint of `step`; log and checkpoints are cut back to it."""
@@ -193,8 +190,15 @@ class _Run:
         for name in self._remembered():
             if name not in progress:
                 raise UserError(f"{self.workdir}: the checkpoint at step {step} does not say {name!r}.")
-            setattr(self, name, progress[name])
-        self._saved_best = self.best_step
+            if name != "executions":
+                setattr(self, name, progress[name])
+        before = list(progress["executions"])
+        if before[-1:] != self.executions:
+            self._say(f"{self.workdir}: goes on under other conditions; {RESULT} has them as executed_before.")
+            self.executions = [*before, *self.executions]
+        else:
+            self.executions = before
+        self._saved_best, self.complete = self.best_step, not self.open
         self._write_config()
         self.checkpoints.cut_back(step)
         kept = self.log.cut_back(step)
@@ -211,11 +215,12 @@ class _Run:
 
     def _write_config(self) -> None:
         """Not before the checkpoint is known to fit the config."""
-        write_config(self.workdir, self.config, self._allowed)
-        (self.workdir / RESULT).unlink(missing_ok=True)  # of the config before it was changed
+        if write_config(self.workdir, self.config, self._allowed):
+            (self.workdir / RESULT).unlink(missing_ok=True)  # of the config before it was changed
 
     def _remembered(self) -> dict[str, Any]:
         names = (
+            "executions",
             "lines",
             "window",
             "window_seconds",
@@ -230,11 +235,16 @@ class _Run:
         return {name: getattr(self, name) for name in names}
 
     def save(self, step: int, state: Any) -> None:
-        """Starts to save; `prune` keeps the best checkpoint before this one until this one is complete."""
+        """Starts to save; `prune` keeps the best checkpoint before this one until this one is complete.
+
+        Once more after the run has closed, and then no more: its checkpoints are those of the run alone.
+        """
+        if self.complete:
+            return
         self.last_step = step if self.open else self.last_step
         self.log.sync()
         self.checkpoints.save(step, state, self._remembered())
-        self._saved_best = self.best_step
+        self._saved_best, self.complete = self.best_step, not self.open
 
     def prune(self) -> None:
         """Deletes checkpoints but the newest, the best and the last `train.keep_last`."""
@@ -301,14 +311,20 @@ class _Run:
 
 
 def _restore(program: Program, runs: list[_Run], lane: Any, say: Say) -> tuple[int, Any]:
-    """Step and state to go on from: the newest step at which all runs have a good checkpoint, or the start."""
-    step: int | None = None
-    while len(newest := {run.checkpoints.newest_good(step) for run in runs}) > 1:
+    """Step and state to go on from: the newest step at which all open runs have a good checkpoint, or the start.
+
+    A run that is closed stands still at its own last checkpoint.
+    """
+    own = [run.checkpoints.newest_good() for run in runs]
+    is_open = [step is None or run.was_open(step) for run, step in zip(runs, own, strict=True)]
+    training = [run for run, still in zip(runs, is_open, strict=True) if still]
+    common: int | None = None
+    while len(newest := {run.checkpoints.newest_good(common) for run in training}) > 1:
         if None in newest:
             newest = {None}
             break
-        step = min(n for n in newest if n is not None)
-    start = newest.pop()
+        common = min(step for step in newest if step is not None)
+    start = newest.pop() if newest else max(step for step in own if step is not None)
     if start is None:
         if any(run.checkpoints.steps() for run in runs):
             say("Some of the runs have no checkpoint, so all of them start anew.")
@@ -317,8 +333,9 @@ def _restore(program: Program, runs: list[_Run], lane: Any, say: Say) -> tuple[i
         return 0, program.init(lane)
     if start > program.config.train.steps:
         raise UserError(f"train.steps = {program.config.train.steps}, but {start} steps are trained already.")
+    steps = [start if still or step is None else step for still, step in zip(is_open, own, strict=True)]
     template = state_template(program.config)
-    return start, program.stack([run.resume(template, start) for run in runs])
+    return start, program.stack([run.resume(template, step) for run, step in zip(runs, steps, strict=True)])
 
 
 def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
@@ -329,7 +346,7 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
     start, state = _restore(program, runs, lane, say)
     if start:
         say(f"Going on at step {start}.")
-    state, numbers = program.layout.put(state), program.layout.put(lane.numbers)
+    state, evaluated_lane = program.layout.put(state), program.layout.put(lane)
     clock = _Clock(runs)
     pending: list[tuple[int, int, Any]] = []
     step, save = start, start > 0
@@ -347,7 +364,7 @@ def _fit(program: Program, runs: list[_Run], stop: list[int], say: Say) -> None:
         if log:
             _log(runs, step, train.steps, say)
         if evaluate:
-            _evaluate(program, runs, step, Trained(state.evaluated, numbers), say)
+            _evaluate(program, runs, step, Trained(state.evaluated, evaluated_lane), say)
             state = state.replace(alive=program.layout.put(program.stack([np.asarray(run.open) for run in runs])))
         if save:
             _save(program, runs, step, state)
@@ -482,7 +499,7 @@ def _conclude(program: Program, runs: list[_Run], stop: list[int], say: Say) -> 
     # A run that diverged has no score; its last good state only fills its lane.
     choices = [choice if run.status == "finished" else "last" for run in runs]
     params = program.stack([load_params(r.workdir, c) for r, c in zip(runs, choices, strict=True)])
-    trained = program.layout.put(Trained(params, program.lane([run.config for run in runs]).numbers))
+    trained = program.layout.put(Trained(params, program.lane([run.config for run in runs])))
     measured: dict[str, list[dict[str, Any]]] = {}
     for split in [name for name in ("valid", "test") if name in program.dataset.splits]:
         if stop:
@@ -509,7 +526,8 @@ def _conclude(program: Program, runs: list[_Run], stop: list[int], say: Say) -> 
                 "checkpoint": choice,
                 "metrics": {split: metrics[lane] for split, metrics in measured.items()} if good else {},
                 "seconds": {"train": run.seconds, "evaluate": seconds, "total": run.seconds + seconds},
-                "executed": executed(program, len(runs)),
+                "executed": run.executions[-1],
+                "executed_before": run.executions[:-1],
                 "commit": commit(),
             }
         )
@@ -519,7 +537,7 @@ def _conclude(program: Program, runs: list[_Run], stop: list[int], say: Say) -> 
     return results
 
 
-def executed(program: Program, lanes: int) -> dict[str, Any]:
+def executed(program: Program) -> dict[str, Any]:
     """How a run was executed: bit for bit equality holds among runs for which this is equal."""
     device = jax.devices()[0]
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformer_jax")
@@ -528,7 +546,7 @@ def executed(program: Program, lanes: int) -> dict[str, Any]:
         "device_kind": device.device_kind,
         "devices": program.layout.devices,
         "cpus": len(available_cpus()),
-        "lanes": lanes,
+        "lanes": program.lanes or 1,
         "traced": list(program.traced),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},

@@ -21,7 +21,8 @@ CHECKPOINTS, PREDICTIONS, TOKENIZER, TENSORBOARD = "checkpoints", "predictions",
 
 
 NUMERICS = 1
-"""To be raised with every change after which the same config gives other numbers: older runs are not reused then."""
+"""To be raised with every change after which the same config gives other numbers, a changed default among them: older
+runs are not reused then."""
 
 
 def run_key(config: Config, fingerprint: str) -> str:
@@ -80,14 +81,16 @@ def _check_links(directory: Path) -> None:
             raise UserError(f"{path}: is a link; what is written to a run directory must stay inside of it.")
 
 
-def write_config(directory: Path, config: Config, allowed: Collection[str] = ()) -> None:
-    """Writes config.json; on an existing run directory only the `allowed` fields may differ.
+def write_config(directory: Path, config: Config, allowed: Collection[str] = ()) -> bool:
+    """Writes config.json if it differs; whether it did. On a run directory only the `allowed` fields may differ.
 
     Raises:
       UserError: naming the fields that differ.
     """
-    if not (directory / CONFIG).is_file() or config_changes(directory, config, allowed):
+    differs = not (directory / CONFIG).is_file() or bool(config_changes(directory, config, allowed))
+    if differs:
         write_json(directory / CONFIG, to_dict(config))
+    return differs
 
 
 def config_changes(directory: Path, config: Config, allowed: Collection[str] = ()) -> list[str]:

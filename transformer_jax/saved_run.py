@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from transformer_jax.checkpoint import Checkpoints, average, is_scheduled
 from transformer_jax.config import Config, replace
 from transformer_jax.data import EncodedSplit, TokenizerPair, encode_pairs, make_dataset
@@ -15,6 +17,7 @@ from transformer_jax.evaluation.evaluator import Evaluator, Trained, parse_check
 from transformer_jax.parallel.layout import Layout, make_layout
 from transformer_jax.program import load_tokenizers, state_template, validate, with_vocabulary
 from transformer_jax.run_directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, read_config, read_json, write_lines
+from transformer_jax.training.state import Lane
 
 FIXED = ("model.", "optimizer.", "train.", "data.tokenizer", "data.joint_vocabulary")
 """Fields that training has settled."""
@@ -63,7 +66,8 @@ class SavedRun:
     def load(self, choice: str | None) -> tuple[str, Trained]:
         """The choice, None being what `evaluate.checkpoint` says, and its parameters on the devices."""
         choice = choice or self.config.evaluate.checkpoint
-        return choice, Trained(self.layout.put(load_params(self.workdir, choice)), {})
+        lane = Lane(np.int32(self.config.seed), {})
+        return choice, self.layout.put(Trained(load_params(self.workdir, choice), lane))
 
     def encode(self, sources: list[str], references: list[str]) -> EncodedSplit:
         """Pairs from outside of the corpus."""

@@ -12,9 +12,12 @@ import tiny_run
 
 from transformer_jax.data import PAD, encode_pairs, evaluation_batches
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import parse_checkpoint
+from transformer_jax.evaluation.evaluator import Trained, parse_checkpoint
 from transformer_jax.saved_run import evaluate_run, load_params, score_files, translate, watch_run
 from transformer_jax.training.objective import teacher_forced_logits
+from transformer_jax.training.state import Lane
+
+LANE = Lane(np.int32(0), {})
 
 
 def log(run: Path) -> list[dict]:
@@ -85,7 +88,7 @@ def test_figures_are_those_of_the_logits(run):
         program.dataset.tokenizers,
     )
     params = load_params(run, "last")
-    (found,) = program.evaluator.teacher_forced(params, split)
+    (found,) = program.evaluator.teacher_forced(Trained(params, LANE), split)
     nll, right, whole = [], [], []
     for row in range(len(split)):
         one = encode_pairs(
@@ -259,3 +262,14 @@ def test_choices_of_checkpoints(choice, parsed):
 def test_choices_that_are_none(choice):
     with pytest.raises(UserError, match="Allowed: best, last, a step, or average:N"):
         parse_checkpoint(choice, "checkpoint")
+
+
+def test_samples_are_of_the_seed_of_the_run(run):
+    """Whichever run of a sweep its program was made for, alone or as a lane."""
+    changed = {"decode__strategy": "sample", "evaluate__decode_every": None}
+    program, lanes = tiny_run.program(**changed), tiny_run.program(lanes=2, **changed)
+    params, split = load_params(run, "last"), program.dataset.splits["test"]
+    (zero,), (one,) = (program.evaluator.decode(Trained(params, Lane(np.int32(seed), {})), split) for seed in (0, 1))
+    assert zero != one
+    both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), params)
+    assert lanes.evaluator.decode(Trained(both, Lane(np.int32([0, 1]), {})), split) == [zero, one]

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import tiny
 
-from transformer_jax.config import flatten, freeze, to_dict
+from transformer_jax.config import freeze
 from transformer_jax.models import build
 from transformer_jax.parallel.layout import JitLayout, PmapLayout, make_layout
 from transformer_jax.training import objective
@@ -53,7 +53,7 @@ def state_of(params, config):
 def trained(layout, dropout_rate):
     """The rate is an argument of the program, so that one program serves both."""
     lane = Lane(np.int32(0), {"model.dropout_rate": np.float32(dropout_rate)})
-    step = layout.compile_steps(functools.partial(build_steps, CONFIG), 1)
+    step = layout.compile_steps(functools.partial(build_steps, CONFIG, 1), 1)
     state = layout.put(state_of(jax.device_get(tiny.params(CONFIG)), CONFIG))
     found = {"loss": [], "count": [], "params": [layout.get(state).params]}
     for t in range(STEPS):
@@ -68,8 +68,7 @@ def trained(layout, dropout_rate):
 def dispatched(layout):
     """Losses of the same steps, up to four in a call; what lies behind those that are asked for must not matter."""
     lane, losses = Lane(np.int32(0), {"model.dropout_rate": np.float32(0.0)}), []
-    config = freeze({**flatten(to_dict(CONFIG)), "train.steps_per_dispatch": 4})
-    steps = layout.compile_steps(functools.partial(build_steps, config), 4)
+    steps = layout.compile_steps(functools.partial(build_steps, CONFIG, 4), 4)
     state = layout.put(state_of(jax.device_get(tiny.params(CONFIG)), CONFIG))
     for start in range(0, STEPS, 4):
         batches = [batch_at(start + k) for k in range(4)]
@@ -120,7 +119,7 @@ def population(lanes, parallel):
     objective.OBJECTIVES["transformer"] = linear
     seeds, x = np.arange(lanes, dtype=np.int32), np.float32(np.random.default_rng(0).normal(size=(lanes, 8, 2)))
     layout = make_layout(config, lanes)
-    step = layout.compile_steps(functools.partial(build_steps, config), 1)
+    step = layout.compile_steps(functools.partial(build_steps, config, 1), 1)
     state = jax.vmap(lambda w: state_of({"w": w}, config))(jnp.ones((lanes, 2)))
     state = layout.put(jax.device_get(state))
     for _ in range(3):

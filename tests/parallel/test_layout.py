@@ -97,7 +97,6 @@ def test_strategies():
     ("overrides", "lanes", "words"),
     [
         ({"parallel.data": 4096}, None, ["parallel.data = 4096", "devices"]),
-        ({"parallel.strategy": "pmap"}, 3, ["parallel.strategy", "population", "'jit'"]),
         ({"parallel.strategy": "pmap", "train.deterministic": True}, None, ["train.deterministic", "'jit'"]),
     ],
 )

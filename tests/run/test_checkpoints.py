@@ -176,7 +176,7 @@ def test_a_failing_disk_is_a_sentence_and_earlier_checkpoints_are_intact(saved, 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_flush", full)
+    monkeypatch.setattr(checkpoint, "flush", full)
     saved.save(4, tree(4), {})
     with pytest.raises(
         UserError, match="could not be written .*No space left on device.* Earlier checkpoints are intact"
@@ -190,7 +190,7 @@ def test_a_failing_disk_is_a_sentence_and_earlier_checkpoints_are_intact(saved, 
 def test_a_run_on_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_path, monkeypatch):
     workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_flush", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(checkpoint, "flush", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(UserError, match="No space left on device"):
             tiny_run.train_here(workdir)
     tiny_run.train_here(workdir)

@@ -14,8 +14,9 @@ from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.program import Program, state_template
-from transformer_jax.run import train_group
+from transformer_jax.run import Interruption, train_group
 from transformer_jax.run_directory import in_use, locked, read_config
+from transformer_jax.saved_run import load_params
 
 
 def result_of(workdir: Path) -> dict:
@@ -60,19 +61,32 @@ def test_patience_ends_one_lane_of_a_population_and_leaves_the_other(tmp_path, m
     assert [line["step"] for line in log_of(tmp_path / "0", "valid")] == [4, 8, 12, 16]
     assert [line["step"] for line in log_of(tmp_path / "0", "train")] == [3, 6, 9, 12, 15]
     assert [line["step"] for line in log_of(tmp_path / "1", "valid")] == [4, 8, 12, 16, 20]
-    template = state_template(program.config)
-    states = {
-        (lane, step): Checkpoints(tmp_path / lane / "checkpoints").restore(template, step)[0]
-        for lane in "01"
-        for step in (16, 20)
-    }
-    assert _same(states["0", 16].params, states["0", 20].params)  # it stands still
-    assert not _same(states["1", 16].params, states["1", 20].params)
+    assert Checkpoints(tmp_path / "0" / "checkpoints").steps() == [8, 12, 16]  # it stands still
+    assert Checkpoints(tmp_path / "1" / "checkpoints").steps() == [12, 16, 20]
     assert early["metrics"]["valid"]["nll"] is not None
 
 
-def _same(a, b) -> bool:
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+def test_a_lane_that_stopped_early_averages_the_checkpoints_of_the_run_alone(tmp_path, monkeypatch):
+    """It is saved no more: copies of its last state would take the place of those that are averaged."""
+    average = PATIENT | {"evaluate.checkpoint": "average:2"}
+    lanes = tiny_run.adjusted(tiny_run.program(lanes=2), average)
+    with monkeypatch.context() as patch:
+        scores(patch, lanes, [[3.0, 2.0, 2.0, 2.5, 1.0], [3.0, 2.9, 2.8, 2.7, 2.6]])
+        tiny_run.stop_at(patch, lanes, 18)  # when lane 0 is closed already
+        with pytest.raises(Interruption):
+            tiny_run.train_here(tmp_path, [0, 1], lanes)
+    with monkeypatch.context() as patch:
+        scores(patch, lanes, [[9.0], [2.6]])
+        tiny_run.train_here(tmp_path, [0, 1], lanes)
+    assert Checkpoints(tmp_path / "0" / "checkpoints").steps() == [8, 12, 16]
+    assert Checkpoints(tmp_path / "1" / "checkpoints").steps() == [12, 16, 20]
+    alone = tiny_run.adjusted(tiny_run.program(), average)
+    with monkeypatch.context() as patch:
+        scores(patch, alone, [[3.0, 2.0, 2.0, 2.5]])
+        tiny_run.train_here(tmp_path / "alone", [0], alone)
+    found, expected = (load_params(run, "average:2") for run in (tmp_path / "0", tmp_path / "alone"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+    assert log_of(tmp_path / "0", "valid")[-1]["step"] == 16
 
 
 # --- Numbers that are not finite ---
@@ -113,7 +127,7 @@ def test_a_diverging_run_keeps_its_last_good_state(tmp_path, monkeypatch):
     assert (result["status"], result["steps"], result["metrics"]) == ("diverged", 7, {})
     report = json.loads((tmp_path / "nonfinite.json").read_text())
     assert (report["step"], report["seed"]) == (7, 0)
-    assert report["sums"]["loss"] == "nan"
+    assert report["measured"]["loss"] == "nan"
     newest = Checkpoints(tmp_path / "checkpoints").steps()[-1]
     state, _ = Checkpoints(tmp_path / "checkpoints").restore(state_template(program.config), newest)
     assert int(state.step) == 6

@@ -1,5 +1,7 @@
 """Interrupting a run changes nothing, not one bit (dropout, length classes, averages of weights and checkpoints on)."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -119,6 +121,23 @@ def test_a_run_killed_before_its_scores_makes_them(tmp_path):
     (workdir / "result.json").unlink()
     tiny_run.train_here(workdir)
     assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+
+
+def test_a_change_of_conditions_is_recorded(tmp_path):
+    workdir, said = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run"), []
+    for path in (workdir / "checkpoints").glob("*/progress.json"):
+        progress = json.loads(path.read_text())
+        progress["executions"][0]["jax"] = "0.0.1"
+        path.write_text(json.dumps(progress))
+        hashes = path.parent / "manifest.json"
+        content = json.loads(hashes.read_text()) | {
+            path.name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        }
+        hashes.write_text(json.dumps(content))
+    (result,) = tiny_run.train_here(workdir, say=said.append)
+    assert [before["jax"] for before in result["executed_before"]] == ["0.0.1"]
+    assert result["executed"]["jax"] != "0.0.1"
+    assert any("goes on under other conditions" in line for line in said)
 
 
 def test_moved_run_goes_on(tmp_path):

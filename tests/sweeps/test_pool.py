@@ -118,6 +118,11 @@ def test_a_run_over_its_time_is_ended(sweep, tmp_path):
     assert error(tmp_path, "a/1")["message"] == "the run took longer than the time limit of 2 seconds"
 
 
+def test_a_population_has_the_time_of_all_of_its_runs(sweep, tmp_path):
+    said = sweep(time_limit=1.0, population=True, a=["finish", "finish", "finish", "finish"], workers=1)
+    assert set(outcomes(tmp_path).values()) == {"result"}, said
+
+
 def test_the_lanes_of_a_population_fall_together(sweep, tmp_path):
     sweep(a=["die", "finish"], population=True)
     assert outcomes(tmp_path) == {"a/0": "error", "a/1": "error"}

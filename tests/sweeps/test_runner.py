@@ -18,9 +18,11 @@ from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.run import Interruption
 from transformer_jax.run_directory import locked
+from transformer_jax.sweeps import execution
 from transformer_jax.sweeps.calibration import Timing
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
 from transformer_jax.sweeps.formats import to_csv
+from transformer_jax.sweeps.grouping import Planned
 from transformer_jax.sweeps.report import Report
 from transformer_jax.sweeps.runner import run_directory_of, run_sweep, sweep_status
 from transformer_jax.sweeps.worker import Task, write_task
@@ -350,6 +352,43 @@ def test_another_sweep_uses_what_is_known(together):
     with pytest.raises(Interruption):
         sweep(path, directory / "fresh", reuse=False, say=stop)
     assert "6 runs, 1 programs; 4 to go." in said
+
+
+def test_a_result_of_another_experiment_is_refused(together, tmp_path):
+    """As when a row has left the sweep and comes back with another meaning."""
+    directory, *_ = together
+    row = run_directory_of(tmp_path / "work", "base", 0)
+    tiny_run.copy_of(run_directory_of(directory / "work", "drop", 0), row)
+    path = make(tmp_path, {"base": {}})
+    with pytest.raises(UserError, match=r"base/seed_0: holds a finished run of another config"):
+        sweep(path, tmp_path / "work", say=lambda line: None)
+
+
+@pytest.mark.parametrize("link", ["runs", "runs/base", "runs/base/seed_0"])
+def test_a_directory_that_leads_elsewhere_is_refused(tmp_path, link):
+    path, elsewhere = make(tmp_path, {"base": {}}), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "work" / link).parent.mkdir(parents=True)
+    (tmp_path / "work" / link).symlink_to(elsewhere)
+    with pytest.raises(UserError, match="is a link; what is written to a sweep must stay inside of it"):
+        sweep(path, tmp_path / "work", say=lambda line: None)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_lanes_that_cannot_be_are_refused_before_anything_is_made(tmp_path):
+    path = make(tmp_path, {"base": {"parallel.strategy": "pmap"}})
+    with pytest.raises(UserError, match="a population needs 'jit'"):
+        sweep(path, tmp_path / "work", lanes=2, say=lambda line: None)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_calibration_that_fails_says_why_and_is_no_obstacle(tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(execution, "available_cpus", lambda: [10_000])  # there is no such processor
+    config = tiny_run.config()
+    planned = [[Planned("base", config, tmp_path / "base" / "seed_0", "key")]]
+    assert execution.choose_lanes(planned, 1, {}, tmp_path, dict(os.environ), said.append) == 1
+    assert said == ["The calibration failed, as the runs may (OSError: [Errno 22] Invalid argument)."]
 
 
 @pytest.mark.parametrize(

@@ -19,3 +19,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def flush(directory: Path) -> None:
+    """Asks the disk to hold all that is in a directory, before a rename says that it is complete."""
+    for entry in [*sorted(directory.rglob("*")), directory]:
+        sync(entry)
+
+
+def sync(path: Path) -> None:
+    """Asks the disk to hold a file, or the names in a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

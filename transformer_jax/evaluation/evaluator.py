@@ -18,15 +18,20 @@ from transformer_jax.evaluation.text_metrics import METRICS
 from transformer_jax.parallel.layout import Layout
 from transformer_jax.registry import resolve
 from transformer_jax.training.objective import smoothed_cross_entropy, teacher_forced_logits
+from transformer_jax.training.state import Lane
 
 Metrics = dict[str, Any]
 
 
 class Trained(NamedTuple):
-    """What is evaluated: parameters, and the values of traced fields they were trained with (see `Lane`)."""
+    """What is evaluated: parameters, and the lane they were trained as."""
 
     params: Any
-    numbers: Mapping[str, Any]
+    lane: Lane
+
+    def on(self, config: Config) -> Config:
+        """The config with the seed and the traced numbers of the lane."""
+        return with_values(config, {**self.lane.numbers, "seed": self.lane.seed})
 
 
 TEACHER_FORCED = {"nll": False, "perplexity": False, "token_accuracy": True, "exact_match_teacher_forced": True}
@@ -53,8 +58,7 @@ class Evaluator:
 
     def _teacher_forced(self, trained: Trained, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """float32[B] each: sums over the tokens of a row, and whether all of them were right."""
-        config = with_values(self._config, trained.numbers)
-        logits = teacher_forced_logits(config, trained.params, batch, key=None)
+        logits = teacher_forced_logits(trained.on(self._config), trained.params, batch, key=None)
         real = batch["targets"] != PAD
         _, nll = smoothed_cross_entropy(logits, batch["targets"], 0.0)
         correct = (jnp.argmax(logits, axis=-1) == batch["targets"]) & real
@@ -93,8 +97,7 @@ class Evaluator:
 
     def _compile_decode(self, num_results: int) -> Any:
         def decode(trained: Trained, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            config = with_values(self._config, trained.numbers)
-            return build_decode(config, num_results)(trained.params, batch)._asdict()
+            return build_decode(trained.on(self._config), num_results)(trained.params, batch)._asdict()
 
         return self._layout.compile_rows(decode)
 

@@ -138,8 +138,6 @@ def make_layout(config: Config, lanes: int | None = None) -> Layout:
     """
     devices = _device_count(config)
     if config.parallel.strategy == "pmap":
-        if lanes is not None:
-            raise UserError("parallel.strategy = 'pmap' trains one seed at a time: a population needs 'jit'.")
         if config.train.deterministic:
             raise UserError("train.deterministic = True needs parallel.strategy = 'jit', not 'pmap'.")
         return PmapLayout(devices)

@@ -6,11 +6,13 @@ python -m transformer_jax.sweeps.calibration TASK.json LANES CPU,CPU,...     pri
 import dataclasses
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -19,10 +21,12 @@ from transformer_jax.compilation import use_cpus, use_persistent_cache
 from transformer_jax.config import Config, with_values
 from transformer_jax.evaluation.evaluator import Trained
 from transformer_jax.program import Program
-from transformer_jax.sweeps.worker import Task, read_task, write_task
+from transformer_jax.run import Interruption, stop_requested
+from transformer_jax.sweeps.worker import Task, end_with_parent, read_task, write_task
 
 ROUNDS = 10
 PAIRS = 128  # whose evaluation is timed
+MOST_SECONDS = 900  # after which it is given up
 GAIN = 1.2  # what so short a measurement must show before runs are tied together
 
 
@@ -86,7 +90,7 @@ class Stepper:
         """Of an evaluation of PAIRS pairs of the validation split."""
         begun = time.perf_counter()
         split = self.program.dataset.splits["valid"].first(PAIRS)
-        self.program.evaluator.measure(Trained(self._state.evaluated, self._lane.numbers), split, decode=decode)
+        self.program.evaluator.measure(Trained(self._state.evaluated, self._lane), split, decode=decode)
         return time.perf_counter() - begun
 
 
@@ -116,36 +120,62 @@ def _most_that_fit(config: Config, lanes: int) -> tuple[list[Stepper], int]:
         try:
             stepper = Stepper(config, lanes)
             stepper.seconds()
+            stepper.seconds_of_measuring(decode=True)
             return [stepper], lanes
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
+            stepper = None  # its memory is free before the next is made
             lanes //= 2
     return [], 1
 
 
 def calibrate(
-    config: Config, lanes: int, path: Path, cpus: Sequence[int], environment: Mapping[str, str]
+    config: Config,
+    lanes: int,
+    path: Path,
+    cpus: Sequence[int],
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
 ) -> Timing | None:
-    """`measure` in a process of its own, as the runs will have; None if that fails, as the runs themselves then may."""
-    write_task(path, Task("calibration", [config], [path.parent], (), population=False))
-    command = [
-        sys.executable,
-        "-m",
-        "transformer_jax.sweeps.calibration",
-        str(path),
-        str(lanes),
-        ",".join(map(str, cpus)),
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    try:
-        return Timing(**json.loads(done.stdout.splitlines()[-1]))
-    except (ValueError, TypeError, IndexError):
-        return None
+    """`measure` in a process of its own, as the runs will have; None, and why, if that fails, as the runs then may.
+
+    Raises:
+      Interruption: asked to stop.
+    """
+    write_task(path, Task("calibration", [config], [path.parent]))
+    arguments = [str(path), str(lanes), ",".join(map(str, cpus))]
+    begun, ours = time.monotonic(), os.pipe()
+    with stop_requested() as stop, tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "transformer_jax.sweeps.calibration", *arguments],
+            stdin=ours[0],  # ends with this process, and the other with it
+            stdout=output,
+            stderr=errors,
+            env=environment,
+            start_new_session=True,
+        )
+        while process.poll() is None and not stop and time.monotonic() - begun < MOST_SECONDS:
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+        for end in ours:
+            os.close(end)
+        if stop:
+            raise Interruption(None)
+        output.seek(0)
+        errors.seek(0)
+        try:
+            return Timing(**json.loads(output.read().splitlines()[-1]))
+        except (ValueError, TypeError, IndexError):
+            why = (errors.read().strip().splitlines() or [f"it did not end in {MOST_SECONDS} seconds"])[-1]
+    say(f"The calibration failed, as the runs may ({why}).")
+    return None
 
 
 def main(arguments: Sequence[str]) -> None:
     path, lanes, cpus = arguments
+    end_with_parent()
     use_cpus([int(cpu) for cpu in cpus.split(",") if cpu])
     use_persistent_cache()
     print(json.dumps(dataclasses.asdict(measure(read_task(Path(path)).configs[0], int(lanes)))))

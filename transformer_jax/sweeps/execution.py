@@ -9,6 +9,7 @@ from typing import Any
 from transformer_jax.compilation import available_cpus
 from transformer_jax.data import Dataset
 from transformer_jax.errors import UserError
+from transformer_jax.program import check_lanes
 from transformer_jax.sweeps.calibration import Timing, calibrate
 from transformer_jax.sweeps.grouping import Planned
 from transformer_jax.sweeps.wording import seconds_text
@@ -60,11 +61,14 @@ def choose_lanes(
       environment: variables of that process.
     """
     largest = max(programs, key=_open)
+    config = largest[0].config
     tried = min(MOST_LANES, math.ceil(_open(largest) / workers))  # so that no process stands idle
-    cpus = available_cpus()[::workers]
-    timing = calibrate(largest[0].config, tried, directory / "calibration.json", cpus, environment)
+    try:
+        check_lanes(config)
+    except UserError:
+        tried = 1
+    timing = calibrate(config, tried, directory / "calibration.json", available_cpus()[::workers], environment, say)
     if timing is None:
-        say("The calibration failed, as the runs may: one run after another.")
         return 1
     alone, together = 1000 * timing.step, 1000 * timing.step_together / timing.lanes
     measured = f"A step takes {alone:.1f} ms alone"

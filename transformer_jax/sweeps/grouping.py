@@ -3,12 +3,15 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformer_jax.config import Config
+from transformer_jax.errors import UserError
 from transformer_jax.program import common_config, differing
-from transformer_jax.run_directory import CONFIG, is_settled
+from transformer_jax.run_directory import CONFIG, RESULT, is_settled, read_json
+from transformer_jax.sweeps.ledger import ORIGIN
 from transformer_jax.sweeps.worker import Task
 
 
@@ -23,7 +26,7 @@ class Planned:
 
     @property
     def name(self) -> str:
-        return f"{self.row}/{self.workdir.name}"
+        return _name(self.workdir)
 
     @property
     def is_open(self) -> bool:
@@ -33,6 +36,15 @@ class Planned:
     def has_begun(self) -> bool:
         return (self.workdir / CONFIG).is_file()
 
+    @property
+    def result(self) -> Mapping[str, Any] | None:
+        """The content of result.json, if there is one that can be read."""
+        try:
+            content = read_json(self.workdir / RESULT) if (self.workdir / RESULT).is_file() else None
+        except UserError:
+            return None
+        return content if isinstance(content, dict) else None
+
 
 def group_by_program(runs: Iterable[Planned]) -> list[list[Planned]]:
     """Runs that one compiled program can train: they differ in seed and traceable numbers alone."""
@@ -40,6 +52,16 @@ def group_by_program(runs: Iterable[Planned]) -> list[list[Planned]]:
     for run in runs:
         programs.setdefault(common_config(run.config), []).append(run)
     return list(programs.values())
+
+
+def representatives(runs: Sequence[Planned]) -> list[Planned]:
+    """One run for each experiment: of those that are the same by several names, the one that is furthest."""
+    chosen: dict[str, Planned] = {}
+    for run in runs:
+        known = chosen.setdefault(run.key, run)
+        if (run.result is not None, run.has_begun) > (known.result is not None, known.has_begun):
+            chosen[run.key] = run
+    return list(chosen.values())
 
 
 def make_tasks(
@@ -52,31 +74,47 @@ def make_tasks(
       lanes: runs trained together from now on; 1: one after another. What has begun alone goes on alone.
 
     Returns:
-      The tasks, and the groups with the new ones.
+      The tasks, and the groups that they train.
     """
     tasks: list[Task] = []
-    all_groups = [list(group) for group in groups]
     waiting = sum(run.is_open for program in programs for run in program)
     for program in programs:
-        by_name = {run.name: run for run in program}
-        together = [[by_name[name] for name in group] for group in groups if by_name.keys() >= set(group)]
+        together = _populations(program, groups)
         placed = {run.name for group in together for run in group}
         rest = [run for run in program if run.is_open and run.name not in placed]
-        alone = [run for run in rest if lanes == 1 or run.has_begun]
-        fresh = [run for run in rest if run not in alone]
+        fresh = [] if lanes == 1 else [run for run in rest if not run.has_begun]
         new = _split(fresh, math.ceil(len(fresh) / lanes))
-        all_groups += [[run.name for run in group] for group in new]
-        traced = differing([run.config for run in program])
+        together += [group for group in new if len(group) > 1]
+        placed |= {run.name for group in together for run in group}
+        alone = [run for run in rest if run.name not in placed]
         # Long programs are shared among the processes, so that none of them is left alone at the end.
         parts = _split(alone, max(1, round(len(alone) * workers / max(waiting, 1))))
-        for group, population in [
-            *((group, True) for group in together if any(run.is_open for run in group)),
-            *((group, True) for group in new),
-            *((part, False) for part in parts),
-        ]:
+        traced = differing([run.config for run in program])
+        for group, population in [*((group, True) for group in together), *((part, False) for part in parts)]:
             name = f"{len(tasks):03d}-{group[0].row}"
             tasks.append(Task(name, [r.config for r in group], [r.workdir for r in group], traced, population))
-    return tasks, all_groups
+    return tasks, [[_name(workdir) for workdir in task.workdirs] for task in tasks if task.population]
+
+
+def _populations(program: Sequence[Planned], groups: Collection[Sequence[str]]) -> list[Sequence[Planned]]:
+    """The groups that go on: something is open in them, and what is not has its result of this very population."""
+    by_name = {run.name: run for run in program}
+    found: list[Sequence[Planned]] = []
+    for names in groups:
+        group = [by_name[name] for name in names if name in by_name]
+        whole = len(group) == len(names) and all(run.is_open or _is_of_lanes(run, len(names)) for run in group)
+        if whole and any(run.is_open for run in group) and any(run.has_begun for run in group):
+            found.append(group)
+    return found
+
+
+def _is_of_lanes(run: Planned, lanes: int) -> bool:
+    executed = (run.result or {}).get("executed")
+    return isinstance(executed, dict) and executed.get("lanes") == lanes and ORIGIN not in (run.result or {})
+
+
+def _name(workdir: Path) -> str:
+    return f"{workdir.parent.name}/{workdir.name}"
 
 
 def _split(runs: Sequence[Planned], parts: int) -> list[Sequence[Planned]]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from transformer_jax.data.files import flush
 from transformer_jax.errors import UserError
 from transformer_jax.run_directory import CHECKPOINTS, RESULT, TENSORBOARD, read_json, write_json
 
@@ -40,6 +41,7 @@ def take_over(finished: Path, workdir: Path) -> bool:
             shutil.copytree(finished / CHECKPOINTS, draft / CHECKPOINTS, copy_function=_link)
         result = read_json(draft / RESULT)
         write_json(draft / RESULT, {**result, ORIGIN: os.path.relpath(finished, workdir)})
+        flush(draft)
         shutil.rmtree(workdir, ignore_errors=True)
         draft.rename(workdir)
     except (OSError, UserError):

@@ -111,10 +111,10 @@ class _Worker:
         self._process.send_signal(signal.SIGTERM)
 
     def check_time(self, limit: float) -> None:
-        """Ends the process if its present run takes longer than `limit` seconds."""
+        """Ends the process if its present run takes longer than `limit` seconds, a population that for each lane."""
         if (still_open := len(self._open_runs())) != self._open:
             self._open, self._since = still_open, time.monotonic()
-        if time.monotonic() - self._since > limit:
+        if time.monotonic() - self._since > limit * (len(self._task.workdirs) if self._task.population else 1):
             self._end = f"the run took longer than the time limit of {limit:g} seconds"
             self._process.kill()
 

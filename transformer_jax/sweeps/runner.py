@@ -12,12 +12,12 @@ from transformer_jax.config import with_values
 from transformer_jax.data import Dataset, make_dataset
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import TEACHER_FORCED
-from transformer_jax.program import count_parameters, validate, with_vocabulary
+from transformer_jax.program import check_lanes, count_parameters, validate, with_vocabulary
 from transformer_jax.run import commit
 from transformer_jax.run_directory import ERROR, in_use, locked, read_json, run_key, write_json
 from transformer_jax.sweeps.execution import Execution, choose_lanes
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
-from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks
+from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks, representatives
 from transformer_jax.sweeps.ledger import finished_runs, take_over
 from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.report import Report, write_report
@@ -72,6 +72,9 @@ def run_sweep(
     definition = describe_sweep(name, experiment, scale_name, scale, variants, datasets)
     before = _read_definition(workdir / SWEEP, definition)
     runs = _plan(variants, scale.seeds, workdir, datasets)
+    if lanes is not None and lanes > 1:
+        for variant in variants:
+            check_lanes(variant.config)
     with locked(workdir):
         execution = Execution.read(before["execution"], workdir / SWEEP) if before else Execution()
         write_json(workdir / SWEEP, {**definition, "execution": execution.as_dict()})
@@ -80,18 +83,18 @@ def run_sweep(
                 (run.workdir / ERROR).unlink(missing_ok=True)
         beside = [path.parent for path in sorted(workdir.absolute().parent.glob(f"*/{SWEEP}"))]
         _take_over(runs, beside if reuse else [workdir], say)
-        unique = list({run.key: run for run in reversed(runs)}.values())[::-1]
-        programs = group_by_program(unique)
-        missing = [run for run in unique if run.is_open]
-        say(f"{len(runs)} runs, {len(programs)} programs; {len(missing)} to go.")
+        programs = group_by_program(representatives(runs))
+        missing = sum(run.is_open for program in programs for run in program)
+        say(f"{len(runs)} runs, {len(programs)} programs; {missing} to go.")
         if missing:
+            begun = execution.groups if lanes in (None, execution.lanes) else []
             lanes = lanes or execution.lanes
             lanes = lanes or choose_lanes(programs, workers, datasets, workdir / "tasks", environment, say)
-            tasks, groups = make_tasks(programs, execution.groups, lanes, workers)
+            tasks, groups = make_tasks(programs, begun, lanes, workers)
             execution = Execution(lanes, groups)
             write_json(workdir / SWEEP, {**definition, "execution": execution.as_dict()})
             run_tasks(tasks, workdir / "tasks", workers, time_limit, environment, say)
-        _take_over(runs, [workdir], say)
+        _take_over(runs, [workdir], say, begun=True)
         return write_report(workdir)
 
 
@@ -104,15 +107,30 @@ def _plan(variants: Sequence[Variant], seeds: int, workdir: Path, datasets: Mapp
         for seed in range(seeds):
             key = run_key(with_values(sized, {"seed": seed}), dataset.fingerprint)
             config = with_values(variant.config, {"seed": seed})
-            runs.append(Planned(variant.name, config, run_directory_of(workdir, variant.name, seed), key))
+            run = Planned(variant.name, config, run_directory_of(workdir, variant.name, seed), key)
+            _check_directory(run)
+            runs.append(run)
     return runs
 
 
-def _take_over(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say) -> None:
-    """Uses finished runs of `sweeps` for open ones that are the same experiment and have not begun."""
+def _check_directory(run: Planned) -> None:
+    """Refuses a directory that leads elsewhere, or that holds the result of another experiment."""
+    for path in (run.workdir, *run.workdir.parents[:2]):
+        if path.is_symlink():
+            raise UserError(f"{path}: is a link; what is written to a sweep must stay inside of it.")
+    if run.result is not None and run.result.get("key") != run.key:
+        raise UserError(
+            f"{run.workdir}: holds a finished run of another config, other data or other numerics. Give this sweep "
+            "another --workdir."
+        )
+
+
+def _take_over(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, begun: bool = False) -> None:
+    """Uses finished runs of `sweeps` for open ones that are the same experiment, also for those that have `begun`."""
     known = finished_runs(sweeps)
     for run in runs:
-        if run.is_open and not run.has_begun and (found := known.get(run.key)) and take_over(found, run.workdir):
+        wanted = run.is_open and (begun or not run.has_begun)
+        if wanted and (found := known.get(run.key)) and take_over(found, run.workdir):
             say(f"[{run.row} seed {run.config.seed}] is known already: taken over from {found}")
 
 

@@ -12,6 +12,8 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest, Result
 
 from transformer_jax.data.parallel_text import read_parallel
+from transformer_jax.errors import UserError
+from transformer_jax.registry import parse_spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +33,19 @@ class SentenceTest:
     randomization_signature: str
 
 
-def compare_files(base: Path, system: Path, references: Path, *, tokenised: bool) -> SentenceTest:
-    """Compares two files of translations.
-
-    Args:
-      tokenised: the text is tokenised already, as for the metric "tokenised_bleu".
+def compare_files(base: Path, system: Path, references: Path, metrics: Sequence[str]) -> SentenceTest:
+    """Compares two files of translations by the one BLEU among `metrics`, as in `evaluate.metrics`.
 
     Raises:
-      UserError: a file cannot be read, or their numbers of lines differ.
+      UserError: there is not one, a file cannot be read, or their numbers of lines differ.
     """
+    specs = [parse_spec(spec, "--metrics") for spec in metrics]
+    chosen = [(name, options) for name, options in specs if name in ("bleu", "tokenised_bleu")]
+    if len(chosen) != 1:
+        raise UserError("--against compares by BLEU: name one of bleu and tokenised_bleu among the --metrics.")
+    tokenize = "none" if chosen[0][0] == "tokenised_bleu" else str(chosen[0][1].get("tokenize", "13a"))
     text, other = read_parallel(base, references), read_parallel(system, references)
-    return compare_sentences(text.sources, other.sources, text.references, tokenize="none" if tokenised else "13a")
+    return compare_sentences(text.sources, other.sources, text.references, tokenize=tokenize)
 
 
 def compare_sentences(

@@ -104,15 +104,19 @@ def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> tup
     return 0, program
 
 
-def _end_with_sweep() -> None:
+def end_with_parent() -> None:
     """Ends this process, without a word, when the sweep that holds its standard input dies; its runs can go on."""
-    sys.stdin.read()
-    os._exit(STOPPED)
+
+    def wait() -> None:
+        sys.stdin.read()
+        os._exit(STOPPED)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, 1 if a run failed, 75 if asked to stop."""
-    threading.Thread(target=_end_with_sweep, daemon=True).start()
+    end_with_parent()
     use_cpus([int(cpu) for cpu in arguments[1].split(",") if cpu])
     use_persistent_cache()
     try:

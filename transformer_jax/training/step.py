@@ -60,13 +60,13 @@ def build_step(
     return step
 
 
-def build_steps(config: Config, *how: Callable[[Any], Any]) -> Steps:
-    """The first `count` of up to `train.steps_per_dispatch` steps, whose batches are stacked, in one call.
+def build_steps(config: Config, most: int, *how: Callable[[Any], Any]) -> Steps:
+    """The first `count` of `most` steps, whose batches are stacked, in one call.
 
     The body of the loop is compiled once for any count, so how steps are shared out to calls changes no bit. At 1 there
     is no loop, and no axis of steps, neither in the batches nor in the sums.
     """
-    most, step = config.train.steps_per_dispatch, build_step(config, *how)
+    step = build_step(config, *how)
     if most == 1:
         return lambda state, batch, lane, count: step(state, batch, lane)
 
