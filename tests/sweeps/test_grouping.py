@@ -120,6 +120,15 @@ def test_what_has_begun_alone_goes_on_alone(tmp_path):
     assert groups == [["base/seed_0", "base/seed_2"]]
 
 
+def test_the_longest_tasks_come_first(tmp_path):
+    runs = [
+        dataclasses.replace(run, cost={"base": 1, "wide": 5, "drop": 1, "smooth": 1}[run.row])
+        for run in planned(tmp_path)
+    ]
+    tasks, _ = make_tasks(group_by_program(runs), [], lanes=1, workers=1)
+    assert [task.name for task in tasks] == ["001-wide", "000-base"]
+
+
 def test_a_group_that_is_no_longer_in_the_sweep_is_left_alone(tmp_path):
     programs = group_by_program(planned(tmp_path, seeds=1, rows={"base": {}}))
     tasks, _ = make_tasks(programs, [["gone/seed_0", "base/seed_0"]], lanes=1, workers=1)

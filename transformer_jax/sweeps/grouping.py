@@ -17,12 +17,13 @@ from transformer_jax.sweeps.worker import Task
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A run of a sweep. `key` says which experiment it is, see `run_key`."""
+    """A run of a sweep. `key`: which experiment it is, see `run_key`; `cost`, to compare runs: parameters times steps."""
 
     row: str
     config: Config
     workdir: Path
     key: str
+    cost: int = 1
 
     @property
     def name(self) -> str:
@@ -76,7 +77,7 @@ def make_tasks(
     Returns:
       The tasks, and the groups that they train.
     """
-    tasks: list[Task] = []
+    tasks: list[tuple[int, Task]] = []
     waiting = sum(run.is_open for program in programs for run in program)
     for program in programs:
         together = _populations(program, groups)
@@ -92,8 +93,11 @@ def make_tasks(
         traced = differing([run.config for run in program])
         for group, population in [*((group, True) for group in together), *((part, False) for part in parts)]:
             name = f"{len(tasks):03d}-{group[0].row}"
-            tasks.append(Task(name, [r.config for r in group], [r.workdir for r in group], traced, population))
-    return tasks, [[_name(workdir) for workdir in task.workdirs] for task in tasks if task.population]
+            task = Task(name, [r.config for r in group], [r.workdir for r in group], traced, population)
+            tasks.append((sum(run.cost for run in group), task))
+    # The longest first: a long one that came last would keep one process busy while the others are done.
+    ordered = [task for _, task in sorted(tasks, key=lambda entry: -entry[0])]
+    return ordered, [[_name(workdir) for workdir in task.workdirs] for task in ordered if task.population]
 
 
 def _populations(program: Sequence[Planned], groups: Collection[Sequence[str]]) -> list[Sequence[Planned]]:

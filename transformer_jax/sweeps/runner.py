@@ -104,10 +104,11 @@ def _plan(variants: Sequence[Variant], seeds: int, workdir: Path, datasets: Mapp
     for variant in variants:
         dataset = datasets[variant.config.data]
         sized = with_vocabulary(variant.config, dataset.tokenizers)
+        cost = count_parameters(sized) * sized.train.steps
         for seed in range(seeds):
             key = run_key(with_values(sized, {"seed": seed}), dataset.fingerprint)
             config = with_values(variant.config, {"seed": seed})
-            run = Planned(variant.name, config, run_directory_of(workdir, variant.name, seed), key)
+            run = Planned(variant.name, config, run_directory_of(workdir, variant.name, seed), key, cost)
             _check_directory(run)
             runs.append(run)
     return runs
