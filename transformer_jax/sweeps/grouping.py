@@ -17,7 +17,12 @@ from transformer_jax.sweeps.worker import Task
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A run of a sweep. `key`: which experiment it is, see `run_key`; `cost`, to compare runs: parameters times steps."""
+    """A run of a sweep.
+
+    Attributes:
+      key: which experiment it is, see `run_key`.
+      cost: to compare runs by: parameters times steps.
+    """
 
     row: str
     config: Config
