@@ -10,7 +10,13 @@ Question: Why sines, and not the index appended, or its logarithm, or nothing, o
 Hypothesis: Without positions the encoder sees a bag of words; learned ones equal sines within the training lengths;
 relative ones carry over to longer sequences.
 
-Answer: not measured yet.
+Answer: in 1,000 steps on short commands of SCAN (within the training lengths) relative positions learn fastest:
+rotary 97.6 ± 1.5 %, T5 96.8 ± 1.2 and Shaw 92.2 ± 4.8 % exact match, better than the base's sines (82.9 ± 2.6) by
+14.6 ± 3.6, 13.9 ± 3.7 and 9.2 ± 6.5 points (p = 0.002, 0.002, 0.017 after Holm's correction). Learned positions
+(49.5 ± 12.5), ALiBi (41.9 ± 10.0) and the logarithm of the index (31.1 ± 13.8) are worse; the index itself (15.9 ±
+1.0) is not better than nothing (15.9 ± 0.8). (Scale small, seeds 0 to 4, commit 871cc6d5f8b1, the base's runs
+422224c3a595, `docs/results/positions`.) Longer sequences (scales length_22 and length_26) and translation: not
+measured yet.
 """
 
 from configs.rows import ROWS
