@@ -15,7 +15,7 @@ import pytest
 import tiny_run
 
 from transformer_jax import cli
-from transformer_jax.run import Interruption
+from transformer_jax.interruption import Interruption
 
 COMMANDS = [
     "train", "evaluate", "translate", "export", "replay", "score", "sweep", "report", "describe", "benchmark", "doctor",

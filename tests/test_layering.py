@@ -12,7 +12,7 @@ FILES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rgl
 
 # From the top of the house down. Rooms of one floor do not import each other.
 FLOORS = [
-    {"errors"},
+    {"errors", "interruption"},
     {"registry", "compilation"},
     {"config"},
     {"data"},
@@ -23,7 +23,8 @@ FLOORS = [
     {"checkpoint", "run_directory"},
     {"evaluation"},
     {"program"},
-    {"saved_run"},
+    {"saved_run", "provenance"},
+    {"record"},
     {"run"},
     {"loading", "describe", "doctor", "replay", "export"},
     {"sweeps"},
@@ -97,7 +98,7 @@ def test_what_a_room_knows_nothing_of(room, forbidden):
 
 
 DEVICES = {"devices", "local_devices", "device_count", "local_device_count", "pmap", "psum", "axis_index", "device_put"}
-MAY_ASK_WHAT_THE_DEVICE_IS = {"run", "doctor", "sweeps"}
+MAY_ASK_WHAT_THE_DEVICE_IS = {"run", "provenance", "doctor", "sweeps"}
 
 
 def test_only_parallel_lays_out_devices():

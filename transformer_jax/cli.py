@@ -16,9 +16,10 @@ from transformer_jax.describe import describe
 from transformer_jax.doctor import check_determinism, diagnose
 from transformer_jax.errors import UserError
 from transformer_jax.export import export
+from transformer_jax.interruption import Interruption
 from transformer_jax.loading import load_config, load_module, parse_override, split_specs
 from transformer_jax.replay import replay
-from transformer_jax.run import Interruption, describe_metrics, train
+from transformer_jax.run import describe_metrics, train
 from transformer_jax.run_directory import one_line
 from transformer_jax.saved_run import evaluate_run, score_files, translate, watch_run
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config

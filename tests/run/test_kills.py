@@ -124,7 +124,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import pytest, tiny_run
 from transformer_jax.program import Program
-from transformer_jax.run import Interruption, train_group
+from transformer_jax.interruption import Interruption
+from transformer_jax.run import train_group
 
 def train(devices, stop=None):
     config = tiny_run.config({"parallel.data": devices})

@@ -13,8 +13,9 @@ import tiny_run
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
+from transformer_jax.interruption import Interruption
 from transformer_jax.program import Program, state_template
-from transformer_jax.run import Interruption, train_group
+from transformer_jax.run import train_group
 from transformer_jax.run_directory import in_use, locked, read_config
 from transformer_jax.saved_run import load_params
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tiny_run
 
+from transformer_jax.interruption import Interruption, stop_requested
 from transformer_jax.program import Program
-from transformer_jax.run import Interruption, stop_requested
 
 
 def train_with_stops(monkeypatch, workdir: Path, stops: list[int], seeds=(0,), program: Program | None = None) -> None:

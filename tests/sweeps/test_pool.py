@@ -10,7 +10,7 @@ import pytest
 import tiny_run
 
 from transformer_jax.config import with_values
-from transformer_jax.run import Interruption
+from transformer_jax.interruption import Interruption
 from transformer_jax.sweeps import pool
 from transformer_jax.sweeps.worker import Task
 

@@ -20,8 +20,8 @@ import jax
 from transformer_jax.compilation import use_cpus, use_persistent_cache
 from transformer_jax.config import Config, with_values
 from transformer_jax.evaluation.evaluator import Trained
+from transformer_jax.interruption import Interruption, stop_requested
 from transformer_jax.program import Program
-from transformer_jax.run import Interruption, stop_requested
 from transformer_jax.sweeps.worker import Task, end_with_parent, read_task, write_task
 
 ROUNDS = 10

@@ -13,7 +13,7 @@ from transformer_jax.data import Dataset, make_dataset
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import TEACHER_FORCED
 from transformer_jax.program import check_lanes, count_parameters, validate, with_vocabulary
-from transformer_jax.run import commit
+from transformer_jax.provenance import commit
 from transformer_jax.run_directory import ERROR, in_use, locked, read_json, run_key, write_json
 from transformer_jax.sweeps.execution import Execution, choose_lanes
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant

@@ -15,8 +15,9 @@ from pathlib import Path
 from transformer_jax.compilation import use_cpus, use_persistent_cache
 from transformer_jax.config import Config, freeze, to_dict
 from transformer_jax.errors import UserError
+from transformer_jax.interruption import Interruption
 from transformer_jax.program import Program, load_tokenizers
-from transformer_jax.run import Interruption, train_group
+from transformer_jax.run import train_group
 from transformer_jax.run_directory import ERROR, read_json, write_json
 
 STOPPED = 75

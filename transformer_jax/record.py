@@ -1,0 +1,193 @@
+"""One run directory while it is trained, and what the loop remembers of it beside the state."""
+
+import math
+import shlex
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from transformer_jax.checkpoint import Checkpoints, is_scheduled
+from transformer_jax.config import Config
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation.evaluator import higher_is_better
+from transformer_jax.program import Program, check_origin
+from transformer_jax.provenance import executed
+from transformer_jax.run_directory import (
+    CHECKPOINTS,
+    DATA,
+    NONFINITE,
+    NUMERICS,
+    RESULT,
+    TENSORBOARD,
+    TOKENIZER,
+    MetricsLog,
+    write_config,
+    write_json,
+)
+
+Say = Callable[[str], None]
+
+
+class RunRecord:
+    """Writes the log, the checkpoints and the reports of one run; open until it has diverged or stopped early."""
+
+    def __init__(self, config: Config, workdir: Path, program: Program, allowed: Collection[str], say: Say):
+        self.config, self.workdir = config, workdir
+        self._allowed, self._say = allowed, say
+        check_origin(workdir, program.dataset)
+        self._write_data(program)
+        self.log = MetricsLog(workdir)
+        self.tensorboard: SummaryWriter | None = None
+        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, warn=say)
+        self.lines = 0
+        self.window: dict[str, list[float]] = {}
+        self.window_seconds = 0.0
+        self.best_value: float | None = None
+        self.best_step: int | None = None
+        self._saved_best: int | None = None  # the best step that has its checkpoint
+        self.evaluations_since_best = 0
+        self.seconds = 0.0
+        self.executions = [executed(program)]
+        self.open = True  # still training: neither diverged nor stopped early
+        self.complete = False  # no longer training, and the last state is saved
+        self.status = "finished"
+        self.last_step = 0
+
+    def was_open(self, step: int) -> bool:
+        """Whether the run was still training when it saved at `step`."""
+        return bool(self.checkpoints.progress(step).get("open", True))
+
+    def _write_data(self, program: Program) -> None:
+        path = self.workdir / DATA
+        if not path.is_file():
+            tokenizers = program.dataset.tokenizers
+            tokenizers.save(self.workdir / TOKENIZER)
+            plan = {"tokenizers": tokenizers.fingerprint, "plan": program.plan.summary()}
+            write_json(path, {**program.dataset.summary(), "numerics": NUMERICS, **plan})
+
+    def resume(self, template: Any, step: int) -> Any:
+        """The state at the checkpoint of `step`; log and checkpoints are cut back to it."""
+        state, progress = self.checkpoints.restore(template, step)
+        for name in self._remembered():
+            if name not in progress:
+                raise UserError(f"{self.workdir}: the checkpoint at step {step} does not say {name!r}.")
+            if name != "executions":
+                setattr(self, name, progress[name])
+        before = list(progress["executions"])
+        if before[-1:] != self.executions:
+            self._say(f"{self.workdir}: goes on under other conditions; {RESULT} has them as executed_before.")
+            self.executions = [*before, *self.executions]
+        else:
+            self.executions = before
+        self._saved_best, self.complete = self.best_step, not self.open
+        self._write_config()
+        self.checkpoints.cut_back(step)
+        kept = self.log.cut_back(step)
+        if kept < self.lines:
+            self._say(f"{self.workdir}: {self.lines - kept} lines of metrics.jsonl up to step {step} were damaged.")
+            self.lines = kept
+        return state
+
+    def restart(self) -> None:
+        """Before the first step: what an earlier call wrote is cut away."""
+        self._write_config()
+        self.checkpoints.cut_back(0)
+        self.log.cut_back(0)
+
+    def _write_config(self) -> None:
+        """Not before the checkpoint is known to fit the config."""
+        if write_config(self.workdir, self.config, self._allowed):
+            (self.workdir / RESULT).unlink(missing_ok=True)  # of the config before it was changed
+
+    def _remembered(self) -> dict[str, Any]:
+        names = (
+            "executions",
+            "lines",
+            "window",
+            "window_seconds",
+            "best_value",
+            "best_step",
+            "evaluations_since_best",
+            "seconds",
+            "open",
+            "status",
+            "last_step",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def save(self, step: int, state: Any) -> None:
+        """Starts to save; `prune` keeps the best checkpoint before this one until this one is complete.
+
+        Once more after the run has closed, and then no more: its checkpoints are those of the run alone.
+        """
+        if self.complete:
+            return
+        self.last_step = step if self.open else self.last_step
+        self.log.sync()
+        self.checkpoints.save(step, state, self._remembered())
+        self._saved_best, self.complete = self.best_step, not self.open
+
+    def prune(self) -> None:
+        """Deletes checkpoints but the newest, the best and the last `train.keep_last`."""
+        steps = self.checkpoints.steps()
+        train = self.config.train
+        scheduled = [step for step in steps if is_scheduled(train, step)]
+        self.checkpoints.delete({*steps} - {*steps[-1:], *scheduled[-train.keep_last :], self._saved_best})
+
+    def add(self, sums: dict[str, tuple[float, float]]) -> None:
+        """Adds the sums and counts of one step to the window that the next line of the log is the mean of."""
+        for name, (total, count) in sums.items():
+            entry = self.window.setdefault(name, [0.0, 0.0])
+            entry[0] += float(total)
+            entry[1] += float(count)
+
+    def log_window(self, step: int) -> dict[str, Any]:
+        """Writes the means of the window."""
+        means = {name: total / max(count, 1.0) for name, (total, count) in self.window.items()}
+        speed = self.window["nll"][1] / max(self.window_seconds, 1e-9)
+        line = {"step": step, "split": "train", **means, "tokens_per_second": speed}
+        self._write(line)
+        self.window, self.window_seconds = {}, 0.0
+        return line
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.log.write(line)
+        self.lines += 1
+        if self.tensorboard is None:
+            self.tensorboard = SummaryWriter(str(self.workdir / TENSORBOARD), purge_step=line["step"])
+        for name, value in line.items():
+            if isinstance(value, float):
+                self.tensorboard.add_scalar(f"{line['split']}/{name}", value, line["step"])
+
+    def log_evaluation(self, step: int, metrics: dict[str, Any]) -> None:
+        """Writes the line of an evaluation and remembers whether it was the best."""
+        self._write({"step": step, "split": "valid", **metrics})
+        name = self.config.evaluate.best
+        sign = 1 if higher_is_better(name) else -1
+        better = self.best_value is None or sign * metrics[name] > sign * self.best_value
+        if better and math.isfinite(metrics[name]):
+            self.best_value, self.best_step, self.evaluations_since_best = metrics[name], step, 0
+        else:
+            self.evaluations_since_best += 1
+        patience = self.config.train.patience
+        if patience is not None and self.evaluations_since_best >= patience:
+            self.open, self.last_step = False, step
+
+    def diverge(self, step: int, sums: dict[str, Any], program: Program) -> None:
+        """Closes a run whose loss or gradient at `step` was not finite; its state is the last good one."""
+        self.open, self.status, self.last_step = False, "diverged", step
+        command = shlex.join(["./launch.sh", "replay", f"--workdir={self.workdir}"])
+        batch = program.plan.batch_at(step - 1, self.config.seed)
+        content = {
+            "step": step,
+            "seed": self.config.seed,
+            "measured": {name: str(float(total) / max(float(count), 1.0)) for name, (total, count) in sums.items()},
+            "batch": {name: rows.tolist() for name, rows in batch.items()},
+            "replay": command,
+        }
+        write_json(self.workdir / NONFINITE, content)
+        self._say(
+            f"{self.workdir}: loss or gradient of step {step} is not finite; the state before it is kept. {command}"
+        )
