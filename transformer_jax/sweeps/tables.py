@@ -11,7 +11,12 @@ from transformer_jax.sweeps.results import Run, Sweep, finite, metric_value
 from transformer_jax.sweeps.statistics import summarize
 from transformer_jax.sweeps.wording import FINDINGS, MISSING, PROPER_NAMES, make_units, p_text, seconds_text
 
-PAPER_COLUMNS = {"ppl": "PPL (paper)", "bleu": "BLEU (paper)", "parameters_millions": "Params, M (paper)"}
+# Title, and the digits that the paper gives.
+PAPER_COLUMNS = {
+    "ppl": ("PPL (paper)", ".2f"),
+    "bleu": ("BLEU (paper)", ".1f"),
+    "parameters_millions": ("Params, M (paper)", "g"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +57,7 @@ def results_table(analysis: Analysis) -> Table:
     columns += [Column("Mean ± sd")]
     if compared:
         columns += [Column(f"Δ to {sweep.base}"), Column("95 % interval"), Column("p (Holm)"), Column("Verdict", False)]
-    columns += [Column(PAPER_COLUMNS[key]) for key in paper]
+    columns += [Column(PAPER_COLUMNS[key][0]) for key in paper]
     columns += [*(Column(f"seed {seed}") for seed in sweep.seeds), Column("Time a run")]
     columns += [Column("Change", False)] if compared else []
     lines = []
@@ -65,7 +70,7 @@ def results_table(analysis: Analysis) -> Table:
             line += _difference(analysis, comparison)
         elif compared:
             line += [*[Cell(MISSING)] * 3, Cell(MISSING if row == sweep.base else "is the base")]
-        line += [Cell(_number(sweep.rows[row].paper.get(key))) for key in paper]
+        line += [Cell(_number(sweep.rows[row].paper.get(key), PAPER_COLUMNS[key][1])) for key in paper]
         line += [_seed_value(analysis, run) for run in sweep.runs_of(row)]
         line.append(Cell(seconds_text(mean_seconds(sweep, row))))
         line += [_change(sweep, row)] if compared else []
@@ -214,9 +219,9 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _number(value: object) -> str:
+def _number(value: object, digits: str) -> str:
     number = finite(value)
-    return MISSING if number is None else f"{number:g}"
+    return MISSING if number is None else f"{number:{digits}}"
 
 
 def _fixed(value: float | None) -> str:
