@@ -2,7 +2,7 @@
 
 By hand, 200 kills:
 
-    ./launch.sh test -m long tests/run/test_kills.py
+    ./launch.sh test -n 0 -m long tests/run/test_kills.py
 """
 
 import contextlib
