@@ -1,4 +1,7 @@
-"""Every experiment at scale smoke: every row trains, decodes and stands in a report."""
+"""Every experiment at scale smoke: every row trains, decodes and stands in a report.
+
+./launch.sh test -n 0 -m long tests/test_smoke.py
+"""
 
 import contextlib
 import io

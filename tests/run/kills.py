@@ -37,7 +37,7 @@ def run_to_the_end(arguments: list[str], workdir: Path, log: Path, kills: int, s
         if rng.random() < 0.5:
             time.sleep(rng.uniform(0, 1.5))
         else:
-            _wait(process, lambda: any(workdir.rglob("checkpoints/unfinished-*")))
+            _wait(process, lambda: bool(_in_runs(workdir, "checkpoints/unfinished-*")))
             time.sleep(rng.uniform(0, 0.1))
         if process.poll() is not None:
             assert process.returncode == 0, log.read_text()
@@ -61,10 +61,15 @@ def _kill(process: subprocess.Popen) -> None:
 def _signs(workdir: Path) -> set:
     """Changes when a run has read its checkpoint, or logged something."""
     found = set()
-    for path in workdir.rglob("metrics.jsonl"):
+    for path in _in_runs(workdir, "metrics.jsonl"):
         with contextlib.suppress(FileNotFoundError):
             found.add((path.stat().st_ino, path.stat().st_size))
     return found
+
+
+def _in_runs(workdir: Path, pattern: str) -> list[Path]:
+    """Of a run directory or of those of a sweep; not by `rglob`, which trips over what is deleted meanwhile."""
+    return [*workdir.glob(pattern), *workdir.glob(f"runs/*/*/{pattern}")]
 
 
 def _wait(process: subprocess.Popen, happened: Callable[[], bool]) -> None:
