@@ -10,10 +10,13 @@ Answer: not measured yet.
 """
 
 from configs.rows import ROWS
-from experiments.scales import SCALES
-from transformer_jax.sweeps.experiment import Experiment, select
+from experiments.scales import SCALES, SMOKE
+from transformer_jax.sweeps.experiment import Experiment, Scale, select
+
+# Five checkpoints to average.
+SMOKE_SCALE = Scale("configs/scan_short.py", seeds=1, overrides=SMOKE | {"train.evaluate_every": 2})
 
 EXPERIMENT = Experiment(
     rows=select(ROWS, ["base", "best_checkpoint", "averaged", "ema"]),
-    scales=SCALES,
+    scales=SCALES | {"smoke": SMOKE_SCALE},
 )

@@ -10,13 +10,13 @@ SMOKE = {
     "data.tokens_per_batch": 256,
     "optimizer.warmup_steps": 2,
     "train.steps": 10,
-    "train.evaluate_every": 2,
+    "train.evaluate_every": 10,
     "decode.max_extra_length": 4,
 }
 BLEU = {"metric": "test/tokenised_bleu", "percent": False}
 
 SCALES = {
-    "smoke": Scale("configs/scan_short.py", seeds=2, overrides=SMOKE),
+    "smoke": Scale("configs/scan_short.py", seeds=1, overrides=SMOKE),
     "small": Scale("configs/scan_short.py", seeds=5),
     "full": Scale("configs/multi30k.py", seeds=3, **BLEU),
 }

@@ -25,7 +25,7 @@ def test_all_experiments(tmp_path):
         assert status == 0, output.getvalue()
         results = [json.loads(file.read_text()) for file in (tmp_path / path.stem).glob("runs/*/*/result.json")]
         rows = json.loads((tmp_path / path.stem / "sweep.json").read_text())["rows"]
-        assert len(results) == 2 * len(rows)
+        assert len(results) == len(rows)
         assert {result["status"] for result in results} == {"finished"}
         page = (tmp_path / path.stem / "report.html").read_text()
         assert [row for row in rows if row not in page] == []

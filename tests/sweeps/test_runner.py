@@ -299,7 +299,7 @@ def together(tmp_path_factory):
 
 def test_a_sweep_says_its_programs_and_what_it_measured(together):
     *_, said = together
-    assert said[0] == "6 runs, 1 programs; 4 to go."
+    assert said[0] == "6 runs, 1 program; 4 to go."
     times = r"A step takes [\d.]+ ms alone and [\d.]+ ms for each of 4 lanes together"
     expected = rf"{times}: 4 runs together in one program, estimated .* s\."
     assert re.fullmatch(expected, said[1])
@@ -341,7 +341,7 @@ def test_another_sweep_uses_what_is_known(together):
     directory, path, report, _ = together
     said: list[str] = []
     again = sweep(path, directory / "other", say=said.append)
-    assert said[-1] == "6 runs, 1 programs; 0 to go."
+    assert said[-1] == "6 runs, 1 program; 0 to go."
     assert [numbers(again, row) for row in TWINS] == [numbers(report, row) for row in TWINS]
 
     def stop(line: str) -> None:
@@ -351,7 +351,7 @@ def test_another_sweep_uses_what_is_known(together):
 
     with pytest.raises(Interruption):
         sweep(path, directory / "fresh", reuse=False, say=stop)
-    assert "6 runs, 1 programs; 4 to go." in said
+    assert "6 runs, 1 program; 4 to go." in said
 
 
 def test_a_result_of_another_experiment_is_refused(together, tmp_path):

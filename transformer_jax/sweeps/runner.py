@@ -22,6 +22,7 @@ from transformer_jax.sweeps.ledger import finished_runs, take_over
 from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.report import Report, write_report
 from transformer_jax.sweeps.results import read_sweep
+from transformer_jax.sweeps.wording import count
 
 SWEEP = "sweep.json"
 Say = Callable[[str], None]
@@ -85,7 +86,7 @@ def run_sweep(
         _take_over(runs, beside if reuse else [workdir], say)
         programs = group_by_program(representatives(runs))
         missing = sum(run.is_open for program in programs for run in program)
-        say(f"{len(runs)} runs, {len(programs)} programs; {missing} to go.")
+        say(f"{count(len(runs), 'run')}, {count(len(programs), 'program')}; {missing} to go.")
         if missing:
             begun = execution.groups if lanes in (None, execution.lanes) else []
             lanes = lanes or execution.lanes
