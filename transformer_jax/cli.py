@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("experiment", type=Path, help="a file of experiments/")
     command.add_argument("--workdir", type=Path, required=True, help="the directory of the sweep")
-    command.add_argument("--scale", default="small", help="smoke, small or full")
+    command.add_argument("--scale", default="small", help="smoke, small, full, or another of the experiment")
     command.add_argument("--config", metavar="FILE", help="put the rows on this base instead")
     command.add_argument("--seeds", type=int, help="how many seeds, 0, 1, ...")
     command.add_argument("--workers", type=int, help="processes at a time")
@@ -164,7 +164,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--no-reuse", action="store_true", help="train anew what a sweep beside this one has trained")
     command.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
     command.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="end a run that takes longer; it has failed"
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="end a run that takes longer (lanes: each so long); it has failed",
     )
     command.add_argument("--status", action="store_true", help="only show how far each run is")
 
