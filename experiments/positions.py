@@ -23,7 +23,7 @@ three seeds) nobody writes: the sines reach 4.5 ± 1.1 %, Shaw 7.6 ± 1.9, rotar
 """
 
 from configs.rows import ROWS
-from experiments.scales import SCALES
+from experiments.scales import BLEU, SCALES
 from transformer_jax.sweeps.experiment import Experiment, Scale, select
 
 
@@ -42,6 +42,29 @@ def length_split(cutoff: int) -> Scale:
     )
 
 
+TRANSLATION = Scale(
+    "configs/multi30k.py",
+    seeds=3,
+    overrides={
+        "data.tokenizer": "sentencepiece(vocab_size=2000)",
+        "data.batching": "packed",
+        "data.max_length": 48,
+        "data.tokens_per_batch": 1024,
+        "model.d_model": 64,
+        "model.num_encoder_layers": 2,
+        "model.num_decoder_layers": 2,
+        "model.dropout_rate": 0.1,
+        "optimizer.schedule": "cosine",
+        "optimizer.warmup_steps": 200,
+        "train.steps": 2000,
+        "train.evaluate_every": 500,
+        "train.patience": None,
+        "decode.beam_size": 1,
+        "evaluate.checkpoint": "last",
+    },
+    **BLEU,
+)
+
 EXPERIMENT = Experiment(
     rows=select(
         ROWS,
@@ -57,5 +80,5 @@ EXPERIMENT = Experiment(
             "positions_alibi",
         ],
     ),
-    scales=SCALES | {f"length_{cutoff}": length_split(cutoff) for cutoff in (22, 26)},
+    scales=SCALES | {f"length_{cutoff}": length_split(cutoff) for cutoff in (22, 26)} | {"translation": TRANSLATION},
 )

@@ -16,7 +16,7 @@ SMOKE = {
 BLEU = {"metric": "test/tokenised_bleu", "percent": False}
 
 SCALES = {
-    "smoke": Scale("configs/scan_short.py", seeds=1, overrides=SMOKE),
+    "smoke": Scale("configs/scan_short.py", seeds=1, overrides=SMOKE, hurry=True),
     "small": Scale("configs/scan_short.py", seeds=5),
     "full": Scale("configs/multi30k.py", seeds=3, **BLEU),
 }

@@ -1,7 +1,7 @@
 """Settings of the whole suite: JAX on the CPU, programs compiled in a hurry and kept between runs.
 
 They are environment variables, so that the processes which tests start have them too. Most of the time goes into
-compiling programs that run once: XLA leaves out the optimisations of LLVM, which halves it.
+compiling programs that run once.
 """
 
 import os
@@ -13,8 +13,29 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# What JAX reads when it is imported stands above.
+import pytest  # noqa: E402
+import tiny_run  # noqa: E402
+
+from transformer_jax.compilation import HURRY  # noqa: E402
+
+os.environ.setdefault("XLA_FLAGS", HURRY)
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and the processes that tests interrupt with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run of the module's own: evaluating it writes predictions into it."""
+    return tiny_run.copy_of(tiny_run.finished(), tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="module")
+def opened_once():
+    """Runs that are opened again and again are compiled once for the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_run.keep_what_is_opened(patch)
+        yield

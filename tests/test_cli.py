@@ -37,16 +37,7 @@ def strict_json(text: str) -> dict:
     return found
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    return tiny_run.copy_of(tiny_run.finished(), tmp_path_factory.mktemp("cli") / "run")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _opened_once():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_run.keep_what_is_opened(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("opened_once")
 
 
 @pytest.fixture

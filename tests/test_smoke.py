@@ -1,28 +1,18 @@
-"""Every experiment at scale smoke: every row trains, decodes and stands in a report.
+"""Every experiment at scale smoke: every row trains, decodes and stands in a report."""
 
-./launch.sh test -n 0 -m long tests/test_smoke.py
-"""
-
-import contextlib
-import io
 import json
-
-import pytest
 
 from transformer_jax import cli
 
 FILES = sorted(path for path in (cli.ROOT / "experiments").glob("*.py") if path.stem != "scales")
 
 
-@pytest.mark.long
-def test_all_experiments(tmp_path):
+def test_all_experiments(tmp_path, capsys):
     """One after the other, so that each takes over the runs that those before it have made."""
     assert len(FILES) >= 15
     for path in FILES:
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            status = cli.main(["sweep", str(path), "--scale=smoke", "--lanes=1", f"--workdir={tmp_path / path.stem}"])
-        assert status == 0, output.getvalue()
+        status = cli.main(["sweep", str(path), "--scale=smoke", f"--workdir={tmp_path / path.stem}"])
+        assert status == 0, capsys.readouterr().out
         results = [json.loads(file.read_text()) for file in (tmp_path / path.stem).glob("runs/*/*/result.json")]
         rows = json.loads((tmp_path / path.stem / "sweep.json").read_text())["rows"]
         assert len(results) == len(rows)

@@ -269,6 +269,11 @@ class TrainConfig:
     )
     deterministic: bool = knob(False, "only kernels that give the same bits every time; see `./launch.sh doctor`")
 
+    @property
+    def intervals(self) -> tuple[int, ...]:
+        """Steps from one line of the log to the next, from one evaluation, and from one checkpoint."""
+        return tuple(n for n in (self.log_every, self.evaluate_every, self.checkpoint_every) if n is not None)
+
 
 @dataclasses.dataclass(frozen=True)
 class ParallelConfig:

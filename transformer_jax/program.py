@@ -91,8 +91,7 @@ class Program:
         self.plan = make_plan(self.dataset.splits["train"], config.data)
         init = functools.partial(init_state, self.config)
         self._init = jax.jit(init if lanes is None else jax.vmap(init))
-        every = (config.train.log_every, config.train.evaluate_every, config.train.checkpoint_every)
-        self._most = min(config.train.steps_per_dispatch, *(n for n in every if n is not None))
+        self._most = min(config.train.steps_per_dispatch, *config.train.intervals)
         self._steps = self.layout.compile_steps(functools.partial(build_steps, self.config, self._most), self._most)
         self.evaluator = Evaluator(self.config, self.dataset.tokenizers.target, self.layout, lanes)
 
@@ -182,6 +181,11 @@ def check_origin(workdir: Path, dataset: Dataset) -> None:
 
 def state_template(config: Config) -> Any:
     """Shapes and dtypes of a run's TrainState."""
+    return _state_template(with_values(config, {"seed": 0}))
+
+
+@functools.cache
+def _state_template(config: Config) -> Any:
     lane = Lane(jnp.zeros((), jnp.int32), {})
     return jax.eval_shape(functools.partial(init_state, config), lane)
 

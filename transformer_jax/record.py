@@ -70,17 +70,14 @@ class RunRecord:
     def resume(self, template: Any, step: int) -> Any:
         """The state at the checkpoint of `step`; log and checkpoints are cut back to it."""
         state, progress = self.checkpoints.restore(template, step)
+        (now,) = self.executions
         for name in self._remembered():
             if name not in progress:
                 raise UserError(f"{self.workdir}: the checkpoint at step {step} does not say {name!r}.")
-            if name != "executions":
-                setattr(self, name, progress[name])
-        before = list(progress["executions"])
-        if before[-1:] != self.executions:
+            setattr(self, name, progress[name])
+        if self.executions[-1:] != [now]:
             self._say(f"{self.workdir}: goes on under other conditions; {RESULT} has them as executed_before.")
-            self.executions = [*before, *self.executions]
-        else:
-            self.executions = before
+            self.executions.append(now)
         self._saved_best, self.complete = self.best_step, not self.open
         self._write_config()
         self.checkpoints.cut_back(step)

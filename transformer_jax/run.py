@@ -183,7 +183,6 @@ def _fit(program: Program, runs: list[RunRecord], stop: list[int], say: Say) -> 
             state = state.replace(alive=program.layout.put(program.stack([np.asarray(run.open) for run in runs])))
         if save:
             _save(program, runs, step, state)
-        if save:
             clock.skip()
         if stopping:
             _settle(runs)
@@ -195,8 +194,7 @@ def _fit(program: Program, runs: list[RunRecord], stop: list[int], say: Say) -> 
 
 def _next_stop(train: TrainConfig, step: int) -> int:
     """The step after `step` at which something is logged, evaluated or saved."""
-    every = (train.log_every, train.evaluate_every, train.checkpoint_every)
-    return min(train.steps, *(step - step % n + n for n in every if n is not None))
+    return min(train.steps, *(step - step % n + n for n in train.intervals))
 
 
 def _collect(program: Program, runs: list[RunRecord], pending: list[tuple[int, int, Any]]) -> None:

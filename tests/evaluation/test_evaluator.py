@@ -24,18 +24,7 @@ def log(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """A finished run; evaluating it writes predictions into it."""
-    return tiny_run.copy_of(tiny_run.finished(), tmp_path_factory.mktemp("evaluated") / "run")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _opened_once():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_run.keep_what_is_opened(patch)
-        yield
-
+pytestmark = pytest.mark.usefixtures("opened_once")
 
 # --- The same checkpoint, the same score ---
 

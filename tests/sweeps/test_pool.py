@@ -14,13 +14,14 @@ from transformer_jax.interruption import Interruption
 from transformer_jax.sweeps import pool
 from transformer_jax.sweeps.worker import Task
 
-# Called as `python -m transformer_jax.sweeps.worker TASK CPUS`; does with each run what a file beside it says.
+# Called as `python -m transformer_jax.sweeps.worker DIRECTORY CPUS`; does with each run what a file beside it says.
 WORKER = """#!{python}
 import json, os, signal, sys, time
 from pathlib import Path
-task = json.loads(Path(sys.argv[3]).read_text())
-print(f"[{{task['name']}}] cpus {{sys.argv[4]}}", flush=True)
-for run in task["runs"]:
+for name in sys.stdin:
+  task = json.loads((Path(sys.argv[3]) / name.strip()).read_text())
+  print(f"[{{task['name']}}] process {{os.getpid()}} cpus {{sys.argv[4]}}", flush=True)
+  for run in task["runs"]:
     workdir = Path(run["workdir"])
     do = (workdir.parent / f"{{workdir.name}}.do").read_text()
     print(f"[{{task['name']}} seed {{run['config']['seed']}}] {{do}}", flush=True)
@@ -98,6 +99,18 @@ def test_a_process_that_dies_fails_one_run_and_the_others_go_on(sweep, tmp_path)
     assert "[a seed 1] die" in error(tmp_path, "a/1")["traceback"]
     assert "[a seed 1] failed: the process of the run ended with status -9" in lines
     assert (tmp_path / "a/0/started").read_text() == "x"  # once
+
+
+def test_a_process_takes_one_task_after_another_and_each_its_time(sweep, tmp_path):
+    lines = sweep(time_limit=1.0, workers=1, **{name: ["finish"] * 10 for name in "abc"})
+    assert set(outcomes(tmp_path).values()) == {"result"}
+    assert len({line.split()[2] for line in lines if " cpus " in line}) == 1
+
+
+def test_a_process_that_dies_is_followed_by_another(sweep, tmp_path):
+    lines = sweep(workers=1, a=["finish", "die"], b=["finish"])
+    assert outcomes(tmp_path) == {"a/0": "result", "a/1": "error", "b/0": "result"}
+    assert len({line.split()[2] for line in lines if " cpus " in line}) == 2
 
 
 def test_a_process_that_never_begins_a_run_is_no_endless_loop(sweep, tmp_path):

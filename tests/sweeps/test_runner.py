@@ -211,13 +211,14 @@ def test_stopped_and_started_again_ends_with_the_same_report(made, tmp_path):
 def test_a_worker_ends_with_the_sweep_that_started_it(tmp_path):
     """As after a kill -9 of the sweep: no orphan goes on, and no run is marked as failed."""
     config = with_values(tiny_run.config({"train.steps": 100_000}), {"seed": 3})
-    write_task(tmp_path / "task.json", Task("base", [config], [tmp_path / "run"]))
+    task = write_task(tmp_path, Task("base", [config], [tmp_path / "run"]))
     process = subprocess.Popen(
-        [sys.executable, "-m", "transformer_jax.sweeps.worker", str(tmp_path / "task.json"), ""],
+        [sys.executable, "-m", "transformer_jax.sweeps.worker", str(tmp_path), ""],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdin is not None
+    print(task.name, file=process.stdin, flush=True)
     while "step 3/" not in process.stdout.readline():
         pass
     process.stdout.close()  # printing fails from now on, too
@@ -292,6 +293,7 @@ def together(tmp_path_factory):
     directory = tmp_path_factory.mktemp("together")
     path, said = make(directory, TWINS), []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "FEWEST_STEPS", 1)
         patch.setattr(Timing, "best_lanes", property(lambda timing: timing.lanes))
         report = sweep(path, directory / "work", lanes=None, workers=1, say=said.append)
     return directory, path, report, said
@@ -385,6 +387,7 @@ def test_lanes_that_cannot_be_are_refused_before_anything_is_made(tmp_path):
 def test_a_calibration_that_fails_says_why_and_is_no_obstacle(tmp_path, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(execution, "available_cpus", lambda: [10_000])  # there is no such processor
+    monkeypatch.setattr(execution, "FEWEST_STEPS", 1)
     config = tiny_run.config()
     planned = [[Planned("base", config, tmp_path / "base" / "seed_0", "key")]]
     assert execution.choose_lanes(planned, 1, {}, tmp_path, dict(os.environ), said.append) == 1

@@ -6,7 +6,6 @@ python -m transformer_jax.sweeps.calibration TASK.json LANES CPU,CPU,...     pri
 import dataclasses
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from transformer_jax.config import Config, with_values
 from transformer_jax.evaluation.evaluator import Trained
 from transformer_jax.interruption import Interruption, stop_requested
 from transformer_jax.program import Program
-from transformer_jax.sweeps.worker import Task, end_with_parent, read_task, write_task
+from transformer_jax.sweeps.worker import Task, lines_of_parent, read_task, write_task
 
 ROUNDS = 10
 PAIRS = 128  # whose evaluation is timed
@@ -133,7 +132,7 @@ def _most_that_fit(config: Config, lanes: int) -> tuple[list[Stepper], int]:
 def calibrate(
     config: Config,
     lanes: int,
-    path: Path,
+    directory: Path,
     cpus: Sequence[int],
     environment: Mapping[str, str],
     say: Callable[[str], None],
@@ -143,13 +142,13 @@ def calibrate(
     Raises:
       Interruption: asked to stop.
     """
-    write_task(path, Task("calibration", [config], [path.parent]))
+    path = write_task(directory, Task("calibration", [config], [directory]))
     arguments = [str(path), str(lanes), ",".join(map(str, cpus))]
-    begun, ours = time.monotonic(), os.pipe()
+    begun = time.monotonic()
     with stop_requested() as stop, tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "transformer_jax.sweeps.calibration", *arguments],
-            stdin=ours[0],  # ends with this process, and the other with it
+            stdin=subprocess.PIPE,  # ends with this process, and the other with it
             stdout=output,
             stderr=errors,
             env=environment,
@@ -158,9 +157,7 @@ def calibrate(
         while process.poll() is None and not stop and time.monotonic() - begun < MOST_SECONDS:
             time.sleep(0.1)
         process.kill()
-        process.wait()
-        for end in ours:
-            os.close(end)
+        process.communicate()
         if stop:
             raise Interruption(None)
         output.seek(0)
@@ -175,7 +172,7 @@ def calibrate(
 
 def main(arguments: Sequence[str]) -> None:
     path, lanes, cpus = arguments
-    end_with_parent()
+    lines_of_parent()
     use_cpus([int(cpu) for cpu in cpus.split(",") if cpu])
     use_persistent_cache()
     print(json.dumps(dataclasses.asdict(measure(read_task(Path(path)).configs[0], int(lanes)))))

@@ -12,10 +12,12 @@ from transformer_jax.errors import UserError
 from transformer_jax.program import check_lanes
 from transformer_jax.sweeps.calibration import Timing, calibrate
 from transformer_jax.sweeps.grouping import Planned
-from transformer_jax.sweeps.wording import seconds_text
+from transformer_jax.sweeps.wording import count, seconds_text
 
 MOST_LANES = 16
 """Tried together: a device is full by then, or has little more to gain."""
+FEWEST_STEPS = 100
+"""Of a run that is worth timing: a shorter one is over before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +31,6 @@ class Execution:
 
     lanes: int = 0
     groups: Sequence[Sequence[str]] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
     @classmethod
     def read(cls, content: Any, path: Path) -> "Execution":
@@ -57,17 +56,20 @@ def choose_lanes(
 
     Args:
       programs: the runs, by program; the one with most runs is timed.
-      directory: for the file that the calibrating process reads.
+      directory: of the tasks.
       environment: variables of that process.
     """
     largest = max(programs, key=_open)
     config = largest[0].config
+    if config.train.steps < FEWEST_STEPS:
+        say(f"Runs of {count(config.train.steps, 'step')} are too short to be timed: one run after another.")
+        return 1
     tried = min(MOST_LANES, math.ceil(_open(largest) / workers))  # so that no process stands idle
     try:
         check_lanes(config)
     except UserError:
         tried = 1
-    timing = calibrate(config, tried, directory / "calibration.json", available_cpus()[::workers], environment, say)
+    timing = calibrate(config, tried, directory, available_cpus()[::workers], environment, say)
     if timing is None:
         return 1
     alone, together = 1000 * timing.step, 1000 * timing.step_together / timing.lanes

@@ -19,6 +19,7 @@ class Scale:
     Attributes:
       metric: "split/name" in result.json: what the rows are judged by.
       percent: the metric is a fraction, shown times 100.
+      hurry: the runs are so short that compiling them well takes longer than it saves.
     """
 
     config: str
@@ -27,6 +28,7 @@ class Scale:
     metric: str = "test/exact_match"
     higher_is_better: bool = True
     percent: bool = True
+    hurry: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +111,7 @@ def on_config(scale: Scale, config: str) -> Scale:
         metric=f"test/{metric}",
         higher_is_better=higher_is_better(metric),
         percent=metric == "exact_match",
+        hurry=False,
     )
 
 

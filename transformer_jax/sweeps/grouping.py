@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.config import Config
-from transformer_jax.errors import UserError
 from transformer_jax.program import common_config, differing
-from transformer_jax.run_directory import CONFIG, RESULT, is_settled, read_json
-from transformer_jax.sweeps.ledger import ORIGIN
+from transformer_jax.run_directory import CONFIG, is_settled
+from transformer_jax.sweeps.ledger import ORIGIN, read_result
 from transformer_jax.sweeps.worker import Task
 
 
@@ -45,11 +44,7 @@ class Planned:
     @property
     def result(self) -> Mapping[str, Any] | None:
         """The content of result.json, if there is one that can be read."""
-        try:
-            content = read_json(self.workdir / RESULT) if (self.workdir / RESULT).is_file() else None
-        except UserError:
-            return None
-        return content if isinstance(content, dict) else None
+        return read_result(self.workdir)
 
 
 def group_by_program(runs: Iterable[Planned]) -> list[list[Planned]]:

@@ -1,10 +1,10 @@
 """Runs that are known already: a finished run is used by every sweep that asks for the same experiment."""
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from transformer_jax.data.files import flush
 from transformer_jax.errors import UserError
@@ -18,11 +18,18 @@ def finished_runs(sweeps: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for sweep in sweeps:
         for path in sorted(sweep.glob(f"runs/*/seed_*/{RESULT}")):
-            with contextlib.suppress(UserError):
-                result = read_json(path)
-                if isinstance(result, dict) and isinstance(key := result.get("key"), str):
-                    found.setdefault(key, path.parent)
+            if isinstance(key := (read_result(path.parent) or {}).get("key"), str):
+                found.setdefault(key, path.parent)
     return found
+
+
+def read_result(run: Path) -> dict[str, Any] | None:
+    """The content of the result.json of a run, if there is one that can be read."""
+    try:
+        content = read_json(run / RESULT) if (run / RESULT).is_file() else None
+    except UserError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def take_over(finished: Path, workdir: Path) -> bool:

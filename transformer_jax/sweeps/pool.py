@@ -1,5 +1,6 @@
-"""The processes of a sweep: each task has its own, so that no run can harm another."""
+"""The processes of a sweep, each of which takes one task after another; one that dies costs one run."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -41,17 +42,22 @@ def run_tasks(
     progress = _Progress(tasks, say)
     with stop_requested() as stop:
         while (waiting and not stop) or running:
-            for place in set(range(workers)) - running.keys():
-                if waiting and not stop:
-                    running[place] = _Worker(waiting.pop(0), directory, shares[place], environment, say)
+            for place in range(workers):
+                if place not in running and waiting and not stop:
+                    running[place] = _Worker(directory, shares[place], environment, say)
+                    running[place].take(waiting.pop(0))
             for place, worker in list(running.items()):
-                if stop:  # again and again: a worker may be between two runs, where nobody listens
-                    worker.stop()
-                elif time_limit is not None:
-                    worker.check_time(time_limit)
                 if worker.has_ended():
                     left = running.pop(place).close(stopped=bool(stop))
                     waiting[:0] = [left] if left else []
+                elif stop:  # again and again: a worker may be between two runs, where nobody listens
+                    worker.stop()
+                elif not worker.is_idle():
+                    worker.check_time(time_limit)
+                elif waiting:
+                    worker.take(waiting.pop(0))
+                else:
+                    worker.dismiss()
             progress.show()
             time.sleep(0.1)
     if stop:
@@ -76,16 +82,14 @@ class _Progress:
 
 
 class _Worker:
-    """A task in its process, and a thread that passes its lines on."""
+    """A process and its present task, and a thread that passes its lines on."""
 
-    def __init__(self, task: Task, directory: Path, cpus: Sequence[int], environment: Mapping[str, str], say: Say):
-        self._task, self._say = task, say
-        path = directory / f"{task.name}.json"
-        write_task(path, task)
-        command = [sys.executable, "-m", "transformer_jax.sweeps.worker", str(path), ",".join(map(str, cpus))]
+    def __init__(self, directory: Path, cpus: Sequence[int], environment: Mapping[str, str], say: Say):
+        self._directory, self._say = directory, say
+        command = [sys.executable, "-m", "transformer_jax.sweeps.worker", str(directory), ",".join(map(str, cpus))]
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,  # never written to: it ends with this process, and the worker with it
+            stdin=subprocess.PIPE,  # names its tasks; it ends with this process, and the worker with it
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -94,11 +98,26 @@ class _Worker:
             start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
         )
         self._end = ""  # why this process was ended from here
-        self._tail = ""
-        self._open = len(task.workdirs)
-        self._since = time.monotonic()
         self._reader = threading.Thread(target=self._read, daemon=True)
+        self._tail = ""
         self._reader.start()
+
+    def take(self, task: Task) -> None:
+        """Gives it a task."""
+        assert self._process.stdin is not None
+        self._task, self._tail = task, ""
+        self._open, self._since = len(task.workdirs), time.monotonic()
+        with contextlib.suppress(BrokenPipeError):  # it has died: `close` tells
+            self._process.stdin.write(write_task(self._directory, task).name + "\n")
+            self._process.stdin.flush()
+
+    def is_idle(self) -> bool:
+        return not self._open_runs()
+
+    def dismiss(self) -> None:
+        """Lets it end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -110,8 +129,10 @@ class _Worker:
         """Asks the process to save and end."""
         self._process.send_signal(signal.SIGTERM)
 
-    def check_time(self, limit: float) -> None:
+    def check_time(self, limit: float | None) -> None:
         """Ends the process if its present run takes longer than `limit` seconds, a population that for each lane."""
+        if limit is None:
+            return
         if (still_open := len(self._open_runs())) != self._open:
             self._open, self._since = still_open, time.monotonic()
         if time.monotonic() - self._since > limit * (len(self._task.workdirs) if self._task.population else 1):

@@ -1,14 +1,15 @@
 """Runs a sweep: every row, every seed, each in its own directory; what is finished is left alone."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from transformer_jax.compilation import available_cpus
-from transformer_jax.config import with_values
+from transformer_jax.compilation import HURRY, available_cpus
+from transformer_jax.config import Config, with_values
 from transformer_jax.data import Dataset, make_dataset
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import TEACHER_FORCED
@@ -65,20 +66,21 @@ def run_sweep(
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     for variant in variants:
         _validate(variant, scale)
-    environment = dict(os.environ)
+    environment = _environment(scale)
     # This process only plans: the accelerator's memory is for its workers.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     workers = workers or _default_workers()
     datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
-    definition = describe_sweep(name, experiment, scale_name, scale, variants, datasets)
+    rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
+    definition = _describe(name, experiment, scale_name, scale, rows)
     before = _read_definition(workdir / SWEEP, definition)
-    runs = _plan(variants, scale.seeds, workdir, datasets)
+    runs = _plan(rows, scale.seeds, workdir)
     if lanes is not None and lanes > 1:
         for variant in variants:
             check_lanes(variant.config)
     with locked(workdir):
         execution = Execution.read(before["execution"], workdir / SWEEP) if before else Execution()
-        write_json(workdir / SWEEP, {**definition, "execution": execution.as_dict()})
+        write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
         if retry_failed:
             for run in runs:
                 (run.workdir / ERROR).unlink(missing_ok=True)
@@ -93,23 +95,50 @@ def run_sweep(
             lanes = lanes or choose_lanes(programs, workers, datasets, workdir / "tasks", environment, say)
             tasks, groups = make_tasks(programs, begun, lanes, workers)
             execution = Execution(lanes, groups)
-            write_json(workdir / SWEEP, {**definition, "execution": execution.as_dict()})
+            write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
             run_tasks(tasks, workdir / "tasks", workers, time_limit, environment, say)
         _take_over(runs, [workdir], say, begun=True)
         return write_report(workdir)
 
 
-def _plan(variants: Sequence[Variant], seeds: int, workdir: Path, datasets: Mapping[Any, Dataset]) -> list[Planned]:
+def _environment(scale: Scale) -> dict[str, str]:
+    """Of the processes that train."""
+    if scale.hurry and jax.default_backend() == "cpu":
+        return {"XLA_FLAGS": HURRY, **os.environ}
+    return dict(os.environ)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A variant with what its data says.
+
+    Attributes:
+      sized: its config, with the sizes of the vocabularies.
+    """
+
+    variant: Variant
+    sized: Config
+    fingerprint: str
+    parameters: int
+
+    @classmethod
+    def of(cls, variant: Variant, dataset: Dataset) -> "_Row":
+        sized = with_vocabulary(variant.config, dataset.tokenizers)
+        return cls(variant, sized, dataset.fingerprint, count_parameters(sized))
+
+    def key(self, seed: int = 0) -> str:
+        """Of its run with that seed."""
+        return run_key(with_values(self.sized, {"seed": seed}), self.fingerprint)
+
+
+def _plan(rows: Iterable[_Row], seeds: int, workdir: Path) -> list[Planned]:
     """Every run of the sweep."""
     runs = []
-    for variant in variants:
-        dataset = datasets[variant.config.data]
-        sized = with_vocabulary(variant.config, dataset.tokenizers)
-        cost = count_parameters(sized) * sized.train.steps
+    for row in rows:
+        name, cost = row.variant.name, row.parameters * row.sized.train.steps
         for seed in range(seeds):
-            key = run_key(with_values(sized, {"seed": seed}), dataset.fingerprint)
-            config = with_values(variant.config, {"seed": seed})
-            run = Planned(variant.name, config, run_directory_of(workdir, variant.name, seed), key, cost)
+            config = with_values(row.variant.config, {"seed": seed})
+            run = Planned(name, config, run_directory_of(workdir, name, seed), row.key(seed), cost)
             _check_directory(run)
             runs.append(run)
     return runs
@@ -150,27 +179,19 @@ def _validate(variant: Variant, scale: Scale) -> None:
         )
 
 
-def describe_sweep(
-    name: str,
-    experiment: Experiment,
-    scale_name: str,
-    scale: Scale,
-    variants: Sequence[Variant],
-    datasets: Mapping[Any, Dataset],
-) -> dict[str, Any]:
+def _describe(name: str, experiment: Experiment, scale_name: str, scale: Scale, rows: Iterable[_Row]) -> dict[str, Any]:
     """The content of sweep.json: all that the report must know beside the run directories."""
-    rows = {}
-    for variant in variants:
-        dataset = datasets[variant.config.data]
-        sized = with_vocabulary(variant.config, dataset.tokenizers)
-        rows[variant.name] = {
-            "overrides": dict(variant.overrides),
-            "parameters": count_parameters(sized),
-            "partner": experiment.partners.get(variant.name),
-            "paper": dict(experiment.paper.get(variant.name, {})),
-            "note": experiment.notes.get(variant.name, ""),
-            "key": run_key(sized, dataset.fingerprint),
+    described = {
+        row.variant.name: {
+            "overrides": dict(row.variant.overrides),
+            "parameters": row.parameters,
+            "partner": experiment.partners.get(row.variant.name),
+            "paper": dict(experiment.paper.get(row.variant.name, {})),
+            "note": experiment.notes.get(row.variant.name, ""),
+            "key": row.key(),
         }
+        for row in rows
+    }
     return {
         "schema": 1,
         "name": name,
@@ -179,7 +200,7 @@ def describe_sweep(
         "scale": scale_name,
         "config": os.path.relpath(scale.config),
         "base": experiment.base,
-        "rows": rows,
+        "rows": described,
         "seeds": list(range(scale.seeds)),
         "metric": scale.metric,
         "higher_is_better": scale.higher_is_better,
@@ -195,11 +216,8 @@ def _read_definition(path: Path, definition: Mapping[str, Any]) -> dict[str, Any
         return {}
     before = read_json(path)
     try:
-        name, keys, _ = (
-            before["name"],
-            {row: content["key"] for row, content in before["rows"].items()},
-            before["execution"],
-        )
+        name, rows, _ = (before[field] for field in ("name", "rows", "execution"))
+        keys = {row: content["key"] for row, content in rows.items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: describes no sweep. Give this sweep another --workdir.") from error
     changed = [row for row, content in definition["rows"].items() if keys.get(row, content["key"]) != content["key"]]

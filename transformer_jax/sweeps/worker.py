@@ -1,11 +1,14 @@
-"""A process of a sweep: runs one after another, with one compiled program, whatever happens to each.
+"""A process of a sweep: takes tasks one after another, and compiles one program for all runs of a task.
 
-python -m transformer_jax.sweeps.worker TASK.json CPU,CPU,...     (lives as long as its standard input is open)
+python -m transformer_jax.sweeps.worker DIRECTORY CPU,CPU,...
+
+Each line of its standard input names a task of the directory; it lives until that input ends.
 """
 
 import contextlib
 import dataclasses
 import os
+import queue
 import sys
 import threading
 import traceback
@@ -53,11 +56,13 @@ class Task:
         )
 
 
-def write_task(path: Path, task: Task) -> None:
-    """As JSON."""
+def write_task(directory: Path, task: Task) -> Path:
+    """As JSON; its path."""
     runs = [{"config": to_dict(c), "workdir": str(w)} for c, w in zip(task.configs, task.workdirs, strict=True)]
     rest = {"name": task.name, "traced": list(task.traced), "population": task.population}
+    path = directory / f"{task.name}.json"
     write_json(path, {**rest, "runs": runs})
+    return path
 
 
 def read_task(path: Path) -> Task:
@@ -68,19 +73,16 @@ def read_task(path: Path) -> Task:
     return Task(content["name"], configs, workdirs, content["traced"], content["population"])
 
 
-def run_task(task: Task) -> int:
-    """Trains the runs of a task; the number of those that failed, which leave error.json and the others whole."""
-    if task.population:
-        return _attempt(task, range(len(task.configs)), None)[0]
-    failed, program = 0, None
-    for index in range(len(task.configs)):
-        failures, program = _attempt(task, [index], program)
-        failed += failures
-    return failed
+def run_task(task: Task) -> None:
+    """Trains the runs of a task; those that fail leave error.json, and the others whole."""
+    every = range(len(task.configs))
+    program = None
+    for together in [every] if task.population else [[index] for index in every]:
+        program = _attempt(task, together, program)
 
 
-def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> tuple[int, Program | None]:
-    """Trains those runs together; the number of failures, and the program for the next."""
+def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> Program | None:
+    """Trains those runs together; the program, for the next."""
     configs, workdirs = [task.configs[i] for i in indices], [task.workdirs[i] for i in indices]
     label = task.label(indices)
 
@@ -101,27 +103,34 @@ def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> tup
         detail = "" if isinstance(error, UserError) else traceback.format_exc()
         for workdir in workdirs:
             write_json(workdir / ERROR, {"type": type(error).__name__, "message": message, "traceback": detail})
-        return len(configs), program
-    return 0, program
+    return program
 
 
-def end_with_parent() -> None:
-    """Ends this process, without a word, when the sweep that holds its standard input dies; its runs can go on."""
+def lines_of_parent() -> "queue.SimpleQueue[str]":
+    """The lines of standard input, as they come.
 
-    def wait() -> None:
-        sys.stdin.read()
+    Where it ends, so does this process, without a word: the sweep has no more for it, or has died, and a run that is
+    cut off can go on.
+    """
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line.rstrip("\n"))
         os._exit(STOPPED)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()
+    return lines
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 0, 1 if a run failed, 75 if asked to stop."""
-    end_with_parent()
+    """Exit status: 75, for it ends when it is told to."""
+    names = lines_of_parent()
     use_cpus([int(cpu) for cpu in arguments[1].split(",") if cpu])
     use_persistent_cache()
     try:
-        return min(1, run_task(read_task(Path(arguments[0]))))
+        while True:
+            run_task(read_task(Path(arguments[0]) / names.get()))
     except Interruption:
         return STOPPED
 

@@ -30,17 +30,10 @@ def build_step(
 
     def step(state: TrainState, batch: Batch, lane: Lane) -> tuple[TrainState, Sums]:
         lane_config = with_values(config, lane.numbers)
-        objective = OBJECTIVES[config.model.family](lane_config)
         optimizer = build_optimizer(lane_config)
         key = key_of_part(_key(lane, state.step))
-
-        def loss_sum(params: Any) -> tuple[jax.Array, tuple[jax.Array, Sums]]:
-            loss, count, sums = objective(params, batch, key)
-            return loss, (count, sums)
-
-        (loss, (count, sums)), gradient = jax.value_and_grad(loss_sum, has_aux=True)(state.params)
-        loss, count, sums, gradient = reduce((loss, count, sums, gradient))
-        gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradient)
+        loss, count, sums, gradient = reduce(_loss_and_gradient(lane_config, state.params, batch, key))
+        gradient = _mean(gradient, count)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
@@ -88,13 +81,27 @@ def build_steps(config: Config, most: int, *how: Callable[[Any], Any]) -> Steps:
 
 def gradient(config: Config, params: Any, batch: Batch, lane: Lane, step: jax.Array) -> Any:
     """The gradient of the mean loss a token that the step after `step` steps sees, on one device."""
-    objective = OBJECTIVES[config.model.family](with_values(config, lane.numbers))
+    lane_config = with_values(config, lane.numbers)
+    _, count, _, gradient = _loss_and_gradient(lane_config, params, batch, _key(lane, step))
+    return _mean(gradient, count)
 
-    def mean_loss(params: Any) -> jax.Array:
-        loss, count, _ = objective(params, batch, _key(lane, step))
-        return loss / jnp.maximum(count, 1)
 
-    return jax.grad(mean_loss)(params)
+def _loss_and_gradient(
+    config: Config, params: Any, batch: Batch, key: jax.Array
+) -> tuple[jax.Array, jax.Array, Sums, Any]:
+    """The loss summed over the target tokens, their number, what else is measured, and the gradient of that sum."""
+    objective = OBJECTIVES[config.model.family](config)
+
+    def loss_sum(params: Any) -> tuple[jax.Array, tuple[jax.Array, Sums]]:
+        loss, count, sums = objective(params, batch, key)
+        return loss, (count, sums)
+
+    (loss, (count, sums)), gradient = jax.value_and_grad(loss_sum, has_aux=True)(params)
+    return loss, count, sums, gradient
+
+
+def _mean(gradient: Any, count: jax.Array) -> Any:
+    return jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradient)
 
 
 def _key(lane: Lane, step: jax.typing.ArrayLike) -> jax.Array:
