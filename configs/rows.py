@@ -69,10 +69,19 @@ def no_wo_matched(base: Config) -> dict:
     return {OUTPUT_PROJECTION: "none", "model.d_ff": model.d_ff + round(removed / (layers * (2 * model.d_model + 1)))}
 
 
-def wide_heads(base: Config) -> dict:
-    """Heads four times as wide: at a larger d_k the paper expects more of the scaling factor (Section 3.2.1)."""
-    d_k, d_v = base.model.head_widths
-    return {"model.d_k": 4 * d_k, "model.d_v": d_v}
+def wide_heads(factor: int):
+    """Queries and keys so many times as wide: the paper expects more of the scaling factor there (Section 3.2.1)."""
+
+    def row(base: Config) -> dict:
+        d_k, d_v = base.model.head_widths
+        return {"model.d_k": factor * d_k, "model.d_v": d_v}
+
+    return row
+
+
+def without_scale(row):
+    """The same with no scaling factor."""
+    return lambda base: row(base) | {SCALE: "none"}
 
 
 ROWS = {
@@ -103,8 +112,10 @@ ROWS = {
     "scale_none": {SCALE: "none"},
     "scale_inv_d_k": {SCALE: "inv_d_k"},
     "scale_learned": {SCALE: "learned"},
-    "wide_heads": wide_heads,
-    "wide_heads_scale_none": lambda base: wide_heads(base) | {SCALE: "none"},
+    "wide_heads": wide_heads(4),
+    "wide_heads_scale_none": without_scale(wide_heads(4)),
+    "wider_heads": wide_heads(16),
+    "wider_heads_scale_none": without_scale(wide_heads(16)),
     # W_O.
     "no_wo": {OUTPUT_PROJECTION: "none"},
     "no_wo_partner": no_wo_partner,
@@ -161,7 +172,9 @@ PARTNERS = {
     "ffn_depth_4_matched": "base",
     "no_wo": "no_wo_partner",
     "no_wo_matched": "base",
+    "scale_none": "base",
     "wide_heads_scale_none": "wide_heads",
+    "wider_heads_scale_none": "wider_heads",
 }
 
 NOTES = {

@@ -19,7 +19,19 @@ from experiments.scales import SCALES
 from transformer_jax.sweeps.experiment import Experiment, select
 
 EXPERIMENT = Experiment(
-    rows=select(ROWS, ["base", "scale_none", "scale_inv_d_k", "scale_learned", "wide_heads", "wide_heads_scale_none"]),
+    rows=select(
+        ROWS,
+        [
+            "base",
+            "scale_none",
+            "scale_inv_d_k",
+            "scale_learned",
+            "wide_heads",
+            "wide_heads_scale_none",
+            "wider_heads",
+            "wider_heads_scale_none",
+        ],
+    ),
     partners=PARTNERS,
     scales=SCALES,
 )
