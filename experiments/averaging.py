@@ -10,13 +10,13 @@ Answer: not measured yet.
 """
 
 from configs.rows import ROWS
-from experiments.scales import SCALES, SMOKE
-from transformer_jax.sweeps.experiment import Experiment, Scale, select
+from experiments.scales import SCALES
+from transformer_jax.sweeps.experiment import Experiment, select
 
-# Five checkpoints to average.
-SMOKE_SCALE = Scale("configs/scan_short.py", seeds=1, overrides=SMOKE | {"train.evaluate_every": 2})
+LAST = {name: scale.changed({"evaluate.checkpoint": "last"}) for name, scale in SCALES.items()}
+FIVE_CHECKPOINTS = {"smoke": LAST["smoke"].changed({"train.evaluate_every": 2})}
 
 EXPERIMENT = Experiment(
     rows=select(ROWS, ["base", "best_checkpoint", "averaged", "ema"]),
-    scales=SCALES | {"smoke": SMOKE_SCALE},
+    scales=LAST | FIVE_CHECKPOINTS,
 )

@@ -1,6 +1,6 @@
 """How large an experiment is run: SCALES, shared by the files under `experiments/`.
 
-smoke: does it run at all; small: minutes on two cores; full: Multi30k, for a GPU.
+smoke: does it run at all; small: minutes on two cores; multi30k: hours of a GPU; full: the paper's sizes and corpus.
 """
 
 from transformer_jax.sweeps.experiment import Scale
@@ -18,5 +18,6 @@ BLEU = {"metric": "test/tokenised_bleu", "percent": False}
 SCALES = {
     "smoke": Scale("configs/scan_short.py", seeds=1, overrides=SMOKE, hurry=True),
     "small": Scale("configs/scan_short.py", seeds=5),
-    "full": Scale("configs/multi30k.py", seeds=3, **BLEU),
+    "multi30k": Scale("configs/multi30k.py", seeds=3, **BLEU),
+    "full": Scale("configs/wmt14_en_de.py", seeds=3, metric="test/bleu", percent=False),
 }

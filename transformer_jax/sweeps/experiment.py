@@ -30,6 +30,10 @@ class Scale:
     percent: bool = True
     hurry: bool = False
 
+    def changed(self, overrides: Mapping[str, Any]) -> "Scale":
+        """The scale with more changes."""
+        return dataclasses.replace(self, overrides={**self.overrides, **overrides})
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
