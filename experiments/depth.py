@@ -10,7 +10,7 @@ Answer: not measured yet.
 """
 
 from configs.table3 import PAPER, TABLE3
-from experiments.scales import SCALES
+from experiments.scales import TABLE3_SCALES
 from transformer_jax.sweeps.experiment import Experiment, select
 
-EXPERIMENT = Experiment(rows=select(TABLE3, ["base", "C_N2", "C_N4", "C_N8"]), paper=PAPER, scales=SCALES)
+EXPERIMENT = Experiment(rows=select(TABLE3, ["base", "C_N2", "C_N4", "C_N8"]), paper=PAPER, scales=TABLE3_SCALES)

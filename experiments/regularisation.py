@@ -10,9 +10,9 @@ Answer: not measured yet.
 """
 
 from configs.table3 import PAPER, TABLE3
-from experiments.scales import SCALES
+from experiments.scales import TABLE3_SCALES
 from transformer_jax.sweeps.experiment import Experiment, select
 
 EXPERIMENT = Experiment(
-    rows=select(TABLE3, ["base", "D_drop0.0", "D_drop0.2", "D_ls0.0", "D_ls0.2"]), paper=PAPER, scales=SCALES
+    rows=select(TABLE3, ["base", "D_drop0.0", "D_drop0.2", "D_ls0.0", "D_ls0.2"]), paper=PAPER, scales=TABLE3_SCALES
 )

@@ -16,8 +16,15 @@ SMOKE = {
 BLEU = {"metric": "test/tokenised_bleu", "percent": False}
 
 SCALES = {
-    "smoke": Scale("configs/scan_short.py", seeds=1, overrides=SMOKE, hurry=True),
+    "smoke": Scale("configs/scan_short.py", seeds=1, overrides=SMOKE),
     "small": Scale("configs/scan_short.py", seeds=5),
     "multi30k": Scale("configs/multi30k.py", seeds=3, **BLEU),
     "full": Scale("configs/wmt14_en_de.py", seeds=3, metric="test/bleu", percent=False),
+}
+
+# The paper's eight heads, and layers of which a third, two thirds and four thirds are whole.
+TABLE3_SCALES = SCALES | {
+    "small": SCALES["small"].changed(
+        {"model.num_heads": 8, "model.num_encoder_layers": 3, "model.num_decoder_layers": 3}
+    )
 }

@@ -17,14 +17,7 @@ be worse (+18.2 ± 38.8). The paper's sizes: not measured. (Scale small, seeds 0
 """
 
 from configs.table3 import PAPER, TABLE3
-from experiments.scales import SCALES
+from experiments.scales import TABLE3_SCALES
 from transformer_jax.sweeps.experiment import Experiment
 
-# The paper's eight heads, and layers of which a third, two thirds and four thirds are whole.
-SMALL = {"model.num_heads": 8, "model.num_encoder_layers": 3, "model.num_decoder_layers": 3}
-
-EXPERIMENT = Experiment(
-    rows=TABLE3,
-    paper=PAPER,
-    scales=SCALES | {"small": SCALES["small"].changed(SMALL)},
-)
+EXPERIMENT = Experiment(rows=TABLE3, paper=PAPER, scales=TABLE3_SCALES)

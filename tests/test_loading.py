@@ -62,6 +62,8 @@ def test_experiments_ask_a_question_and_all_their_rows_validate(path):
         scale = choose_scale(experiment, name)
         variants = make_variants(experiment, scale, {})
         assert [variant.name for variant in variants] == list(experiment.rows)
+        others = [variant.config for variant in variants if variant.config != variants[0].config]
+        assert len(set(others)) == len(others) or name == "smoke", "two rows are one experiment"
         for variant in variants:
             validate(variant.config)
             assert scale.metric.partition("/")[2] in variant.config.evaluate.metrics

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -24,6 +25,7 @@ def executed(program: Program) -> dict[str, Any]:
         "cpus": len(available_cpus()),
         "lanes": program.lanes or 1,
         "traced": list(program.traced),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }

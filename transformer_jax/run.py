@@ -323,7 +323,7 @@ def _conclude(program: Program, runs: list[RunRecord], stop: list[int], say: Say
                 "commit": commit(),
             }
         )
-        write_json(run.workdir / RESULT, results[-1])
         if run.tensorboard is not None:
             run.tensorboard.close()
+        write_json(run.workdir / RESULT, results[-1])  # last: a sweep may end this process as soon as it is there
     return results

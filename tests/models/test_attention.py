@@ -11,6 +11,7 @@ import tiny
 
 from transformer_jax.models import build
 from transformer_jax.models.attention import attention
+from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
 from transformer_jax.models.scores import SCALES, SCORES
 from transformer_jax.models.weights import WEIGHTS
 
@@ -71,6 +72,74 @@ def test_multi_head_attention_equals_linens_with_biases_too():
 
     found = nn.apply(ours, module)({"params": params})
     np.testing.assert_allclose(found, linen.apply({"params": params}, x_BTD, mask=mask), rtol=1e-5, atol=1e-5)
+
+
+# --- Projections ---
+
+PROJECTED_BY = {
+    "linear": ("query", "key", "value"),
+    "hidden": ("query", "key", "value"),
+    "no_query": (None, "key", "value"),
+    "no_key": ("query", None, "value"),
+    "no_value": ("query", "key", None),
+    "none": (None, None, None),
+    "shared_query_key": ("query", "query", "value"),
+    "shared_key_value": ("query", "key", "key"),
+    "shared": ("query", "query", "query"),
+}
+"""What makes queries, keys and values; None: head i takes slice i."""
+
+
+def projected_in_numpy(x_TD, params, name, head):
+    width = D // H
+    if name is None:
+        return x_TD[:, head * width : (head + 1) * width]
+    if "Dense_0" in params[name]:
+        hidden, linear = params[name]["Dense_0"], params[name]["DenseGeneral_0"]
+        return np.maximum(x_TD @ hidden["kernel"] + hidden["bias"], 0) @ linear["kernel"][:, head]
+    return x_TD @ params[name]["kernel"][:, head]
+
+
+def normed_in_numpy(x_TK, name, params):
+    if name == "none":
+        return x_TK
+    if name == "rms_norm":
+        return x_TK / np.sqrt((x_TK**2).mean(-1, keepdims=True) + 1e-6) * params["scale"]
+    centred = x_TK - x_TK.mean(-1, keepdims=True)
+    return centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-6) * params["scale"] + params["bias"]
+
+
+@pytest.mark.parametrize("qk_norm", ["none", "rms_norm", "layer_norm"])
+@pytest.mark.parametrize("output", OUTPUT_PROJECTIONS)
+@pytest.mark.parametrize("projections", PROJECTIONS)
+def test_multi_head_attention_of_every_projection_is_that_of_numpy(projections, output, qk_norm):
+    slots = {"projections": projections, "output_projection": output, "qk_norm": qk_norm}
+    config = tiny.config({f"model.attention.{slot}": value for slot, value in slots.items()})
+    module = build._attention(config.model, "cross", jnp.float32)()
+    x_BTD, memory_BSD = normal(B, T, D), normal(B, S, D)
+    mask = np.ones((B, 1, T, S), bool)
+
+    def ours(module):
+        positions_BT, positions_BS = np.arange(T)[None], np.arange(S)[None]
+        keys_values = module.keys_and_values(memory_BSD, positions_BS)
+        return module(x_BTD, keys_values, mask, positions_BT, positions_BS, deterministic=True)
+
+    shapes = jax.eval_shape(nn.init(ours, module), jax.random.key(0)).get("params", {})
+    params = jax.tree.map(lambda a: normal(*a.shape), shapes)
+    found = nn.apply(ours, module)({"params": params})
+    by_query, by_key, by_value = PROJECTED_BY[projections]
+    for b in range(B):
+        heads = []
+        for h in range(H):
+            query = projected_in_numpy(x_BTD[b], params, by_query, h)
+            key = projected_in_numpy(memory_BSD[b], params, by_key, h)
+            query = normed_in_numpy(query, qk_norm, params.get("query_norm"))
+            key = normed_in_numpy(key, qk_norm, params.get("key_norm"))
+            weights = softmax_in_numpy(query @ key.T / np.sqrt(D // H), True)
+            heads.append(weights @ projected_in_numpy(memory_BSD[b], params, by_value, h))
+        concatenated = np.concatenate(heads, axis=-1)
+        expected = concatenated if output == "none" else concatenated @ params["out"]["kernel"].reshape(D, D)
+        np.testing.assert_allclose(found[b], expected, rtol=1e-4, atol=1e-4)
 
 
 # --- Scores ---

@@ -93,6 +93,12 @@ REFUSED = [
     ({"model.positions": "rotary", "model.attention.encoder.score": "additive"}, ["attention.encoder.score"]),
     ({"model.feed_forward": "swiglu", "model.ffn_depth": 3}, ["ffn_depth = 3", "swiglu"]),
     ({"model.feed_forward": "gelu", "model.ffn_depth": 1}, ["gelu", "ffn_depth = 1"]),
+    ({"model.feed_forward": "linear", "model.ffn_depth": 1}, ["linear", "ffn_depth = 1"]),
+    ({"model.residual": "pre_norm", "model.norm": "none"}, ["'pre_norm'", "model.norm is 'none'"]),
+    (
+        {"model.positions": "t5", "model.attention.decoder.weights": "uniform"},
+        ["'t5' acts on the scores", "model.attention.decoder.weights = 'uniform'"],
+    ),
     ({"model.feed_forward": "none()"}, ["model.feed_forward", "none()"]),
     ({"model.positions": "learned(max_length=23)"}, ["max_length=66"]),
     ({"model.positions": "t5(buckets=3)"}, ["t5(buckets=3)", "4 buckets"]),

@@ -122,7 +122,7 @@ def test_what_has_begun_alone_goes_on_alone(tmp_path):
 
 def test_the_longest_tasks_come_first(tmp_path):
     runs = [
-        dataclasses.replace(run, cost={"base": 1, "wide": 5, "drop": 1, "smooth": 1}[run.row])
+        dataclasses.replace(run, parameters={"base": 1, "wide": 5, "drop": 1, "smooth": 1}[run.row])
         for run in planned(tmp_path)
     ]
     tasks, _ = make_tasks(group_by_program(runs), [], lanes=1, workers=1)

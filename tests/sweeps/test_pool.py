@@ -1,5 +1,6 @@
 """The processes of a sweep: one that dies, hangs or is stopped harms no run but its own. The workers are stand-ins."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,8 +11,9 @@ import pytest
 import tiny_run
 
 from transformer_jax.config import with_values
+from transformer_jax.errors import UserError
 from transformer_jax.interruption import Interruption
-from transformer_jax.sweeps import pool
+from transformer_jax.sweeps import pool, worker
 from transformer_jax.sweeps.worker import Task
 
 # Called as `python -m transformer_jax.sweeps.worker DIRECTORY CPUS`; does with each run what a file beside it says.
@@ -34,10 +36,12 @@ for name in sys.stdin:
         raise SystemExit("all is lost")
     elif do == "hang":
         time.sleep(600)
-    elif do == "fail":
+    elif do in ("fail", "unsound"):
         (workdir / "error.json").write_text("{{}}")
+        if do == "unsound":
+            raise SystemExit(70)
     else:
-        time.sleep(0.05)
+        time.sleep(1.2 if do == "slow" else 0.05)
         (workdir / "result.json").write_text("{{}}")
 """
 
@@ -45,10 +49,10 @@ for name in sys.stdin:
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
     """sweep(a=["finish", "die"]) runs a task `a` of two runs that do so; the lines that were said."""
-    worker = tmp_path / "python"
-    worker.write_text(WORKER.format(python=sys.executable))
-    worker.chmod(0o755)
-    monkeypatch.setattr(pool.sys, "executable", str(worker))
+    stand_in = tmp_path / "python"
+    stand_in.write_text(WORKER.format(python=sys.executable))
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(pool.sys, "executable", str(stand_in))
     config = tiny_run.config()
 
     def run(workers=2, time_limit=None, say=lambda line: None, population=False, **tasks: list[str]) -> list[str]:
@@ -102,7 +106,7 @@ def test_a_process_that_dies_fails_one_run_and_the_others_go_on(sweep, tmp_path)
 
 
 def test_a_process_takes_one_task_after_another_and_each_its_time(sweep, tmp_path):
-    lines = sweep(time_limit=1.0, workers=1, **{name: ["finish"] * 10 for name in "abc"})
+    lines = sweep(time_limit=2.0, workers=1, a=["slow"], b=["slow"], c=["finish"])
     assert set(outcomes(tmp_path).values()) == {"result"}
     assert len({line.split()[2] for line in lines if " cpus " in line}) == 1
 
@@ -123,6 +127,26 @@ def test_a_run_that_failed_by_itself_keeps_its_own_error(sweep, tmp_path):
     sweep(a=["fail", "finish"])
     assert outcomes(tmp_path) == {"a/0": "error", "a/1": "result"}
     assert error(tmp_path, "a/0") == {}
+
+
+def test_after_an_error_that_nobody_foresaw_another_process_goes_on(sweep, tmp_path):
+    lines = sweep(workers=1, a=["unsound", "finish"])
+    assert outcomes(tmp_path) == {"a/0": "error", "a/1": "result"}
+    assert len({line.split()[2] for line in lines if " cpus " in line}) == 2
+
+
+@pytest.mark.parametrize(("error", "ends"), [(RuntimeError("the device is gone"), True), (UserError("no"), False)])
+def test_a_worker_ends_after_an_error_that_nobody_foresaw(tmp_path, monkeypatch, error, ends):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(worker, "train_group", fail)
+    task = Task("a", [tiny_run.config()] * 2, [tmp_path / "0", tmp_path / "1"])
+    with pytest.raises(SystemExit, match="70") if ends else contextlib.nullcontext():
+        worker.run_task(task)
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/error.json"))]
+    assert [content["message"] for content in found] == [str(error)] * (1 if ends else 2)
+    assert all(("Traceback" in content["traceback"]) == ends for content in found)
 
 
 def test_a_run_over_its_time_is_ended(sweep, tmp_path):

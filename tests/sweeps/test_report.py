@@ -102,19 +102,19 @@ def test_the_report_says_what_was_measured(tmp_path):
     assert report.analysis.notes == ()
 
 
-def test_a_row_that_is_the_base_by_another_name_is_not_compared(tmp_path):
+def test_a_row_by_another_name_is_not_compared(tmp_path):
     """It would make Holm's correction of the others stricter."""
     keys = {"base": "a", "no_wo": "b", "one_head": "a"}
     rows = {name: make_row(key=key) for name, key in keys.items()}
     report = write_report(make_sweep(tmp_path, rows=rows))
     assert report.analysis.comparison("one_head") is None
     assert report.summary == "exact match (test), %: base 91.0 ± 1.0 (3 seeds); worse: no_wo (−9.7)."
-    assert report.analysis.notes == ("At this scale one_head is the base by another name.",)
+    assert report.analysis.notes == ("At this scale one_head is base by another name.",)
     assert float(read_csv(tmp_path)["no_wo"]["p_holm"]) == float(read_csv(tmp_path)["no_wo"]["p"])
     (line,) = [
         line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| `one_head` | 1,000")
     ]
-    assert "| is the base |" in line
+    assert "| is base |" in line
 
 
 def test_the_csv_holds_numbers_as_stored(tmp_path):
@@ -202,6 +202,31 @@ def test_partners_are_compared_with_what_is_left_of_the_size(tmp_path):
     assert (partner.row, partner.against, partner.finding) == ("deep", "wide", "none")
     assert report.analysis.comparison("deep").finding == "better"
     assert "−1 (−0.0666 %)" in (tmp_path / "report.md").read_text()
+
+
+def test_one_comparison_has_one_verdict_in_the_whole_report(tmp_path):
+    """A partner may be the base, and all comparisons are one family for Holm."""
+    rows = {
+        "base": make_row(),
+        "no_wo": make_row(partner="base", key="x"),
+        "one_head": make_row(partner="no_wo"),
+        "no_wo_again": make_row(key="x"),
+    }
+    values = {**VALUES, "no_wo_again": VALUES["no_wo"]}
+    analysis = write_report(make_sweep(tmp_path, values, rows=rows)).analysis
+    (to_base, to_no_wo) = analysis.partners
+    assert to_base == analysis.comparison("no_wo")
+    assert (to_no_wo.row, to_no_wo.against) == ("one_head", "no_wo")
+    assert analysis.comparison("no_wo_again") is None
+    assert min(c.p / c.test.p for c in (*analysis.comparisons, to_no_wo)) == pytest.approx(1)
+    assert max(c.p / c.test.p for c in (*analysis.comparisons, to_no_wo)) == pytest.approx(3)
+
+
+def test_every_report_says_what_it_is_of(tmp_path):
+    files = write_report(make_sweep(tmp_path)).files
+    facts = "metric: exact match (test), %, higher is better; rows: 3; seeds: 0, 1, 2; config: configs/scan.py; scale:"
+    assert facts in files["md"].read_text()
+    assert "scale smoke, 3 seeds" in files["tex"].read_text()
 
 
 def test_the_papers_numbers_stand_beside_ours_only_if_there_are_any(tmp_path):

@@ -390,7 +390,7 @@ def test_a_calibration_that_fails_says_why_and_is_no_obstacle(tmp_path, monkeypa
     monkeypatch.setattr(execution, "FEWEST_STEPS", 1)
     config = tiny_run.config()
     planned = [[Planned("base", config, tmp_path / "base" / "seed_0", "key")]]
-    assert execution.choose_lanes(planned, 1, {}, tmp_path, dict(os.environ), said.append) == 1
+    assert execution.choose_lanes(planned, 0, 1, {}, tmp_path, dict(os.environ), said.append) == 1
     assert said == ["The calibration failed, as the runs may (OSError: [Errno 22] Invalid argument)."]
 
 

@@ -124,6 +124,7 @@ def test_seeds_needed_as_in_the_power_tables(effect_size, seeds):
 
 def test_seeds_needed_at_the_ends():
     assert seeds_needed(100.0, sd=1.0) == 2
+    assert 65_536 < seeds_needed(0.0095, sd=1.0) < 100_000
     assert seeds_needed(0.001, sd=1.0) is None
     with pytest.raises(ValueError, match="spread"):
         seeds_needed(1.0, sd=0.0)

@@ -13,7 +13,7 @@ from transformer_jax.models.attention import MultiHeadAttention
 from transformer_jax.models.embedding import Embedding, NoOutputBias, OutputBias
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.masks import DECODER_MASKS
-from transformer_jax.models.positions import POSITIONS, Learned, NoPositions, T5Bias
+from transformer_jax.models.positions import POSITIONS, Learned, NoPositions, T5Bias, acts_on_scores
 from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
 from transformer_jax.models.regularisation import Dropout
 from transformer_jax.models.residual import NORMS, RESIDUALS, AddNorm, left_out
@@ -136,8 +136,12 @@ def check(config: Config) -> None:
         raise UserError(
             f"model.ffn_depth = {model.ffn_depth}: the gated feed-forward {model.feed_forward!r} has depth 2."
         )
-    if model.feed_forward == "gelu" and model.ffn_depth == 1:
-        raise UserError("model.feed_forward = 'gelu' changes nothing at model.ffn_depth = 1, one linear layer.")
+    if model.feed_forward in ("gelu", "linear") and model.ffn_depth == 1:
+        raise UserError(
+            f"model.feed_forward = {model.feed_forward!r} changes nothing at model.ffn_depth = 1, one linear layer."
+        )
+    if model.residual == "pre_norm" and model.norm == "none":
+        raise UserError("model.residual = 'pre_norm' says where the normalisation stands, but model.norm is 'none'.")
     if model.embedding.tying == "three_way" and not config.data.joint_vocabulary:
         raise UserError(
             "model.embedding.tying = 'three_way' shares one table between both languages, but data.joint_vocabulary is "
@@ -148,6 +152,11 @@ def check(config: Config) -> None:
 def _check_positions(config: Config) -> None:
     field, spec = "model.positions", config.model.positions
     scheme = resolve(POSITIONS, spec, field)()
+    for place in ("encoder", "decoder"):
+        if acts_on_scores(scheme) and attention_at(config.model, place).weights == "uniform":
+            raise UserError(
+                f"{field} = {spec!r} acts on the scores, which model.attention.{place}.weights = 'uniform' leaves out."
+            )
     for option, value in parse_spec(spec, field)[1].items():
         if value <= 0:
             raise UserError(f"{field} = {spec!r}: {option} must be above 0.")

@@ -151,6 +151,11 @@ class ALiBi(NoPositions):
         return -slopes_H[:, None, None] * distance_BTS[:, None]
 
 
+def acts_on_scores(scheme: NoPositions) -> bool:
+    """Whether the scheme's place is the scores of the self-attentions."""
+    return any(getattr(type(scheme), hook) is not getattr(NoPositions, hook) for hook in ("bias", "rotate", "score"))
+
+
 POSITIONS = {
     "sinusoidal": Sinusoidal,
     "learned": Learned,

@@ -13,18 +13,18 @@ from transformer_jax.sweeps.wording import FINDINGS, Units, count, make_units
 METHODS = (
     "All rows are trained with the same seeds, so differences are paired: row minus base, seed by seed, over the "
     "seeds finished in both. Mean ± sd is the sample standard deviation over seeds. The 95 % interval and p of a "
-    "difference are those of the two-sided paired t test; p is corrected by Holm's method over the rows of one "
-    "table, the interval is not. A difference is called one when the corrected p is at most 0.05. From 6 seeds "
-    "the exact sign-flip permutation test and, from 10 seeds, a BCa bootstrap over seeds stand beside it. Effect "
-    "size is the mean difference over its standard deviation. “Seeds needed” gives the paired t test 80 % power "
-    "at level 0.05 (noncentral t), before correction, and rests on the standard deviation seen here: from few "
-    "seeds it is a rough guide."
+    "difference are those of the two-sided paired t test; p is corrected by Holm's method over all comparisons of "
+    "the report, the interval is not. A difference is called one when the corrected p is at most 0.05. From 6 "
+    "seeds the exact sign-flip permutation test and, from 10 seeds, a BCa bootstrap over seeds stand beside it. "
+    "Effect size is the mean difference over its standard deviation. “Seeds needed” gives the paired t test 80 % "
+    "power at level 0.05 (noncentral t), before correction, and rests on the standard deviation seen here: from "
+    "few seeds it is a rough guide."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """`comparisons` are against the base, `partners` against the row of equal size; each is one family for Holm."""
+    """`comparisons` are against the base, `partners` against the row of equal size; all are one family for Holm."""
 
     sweep: Sweep
     units: Units
@@ -68,14 +68,31 @@ def analyse(sweep: Sweep) -> Analysis:
     summaries = {row: summarize(list(sweep.values(row).values())) for row in sweep.rows}
     spreads = [summary.sd for summary in summaries.values() if summary.sd]
     units = make_units(sweep.metric, sweep.percent, summaries[sweep.base].mean, spreads)
+    to_base, to_partner = base_pairs(sweep), partner_pairs(sweep)
+    pairs = list(dict.fromkeys([*to_base, *to_partner]))
+    compared = dict(zip(pairs, compare(sweep, pairs, units), strict=True))
     return Analysis(
         sweep=sweep,
         units=units,
         summaries=summaries,
-        comparisons=tuple(compare(sweep, base_pairs(sweep), units)),
-        partners=tuple(compare(sweep, partner_pairs(sweep), units)),
+        comparisons=tuple(compared[pair] for pair in to_base),
+        partners=tuple(compared[pair] for pair in to_partner),
         notes=tuple(notes(sweep)),
     )
+
+
+def facts(analysis: Analysis) -> dict[str, str]:
+    """What the sweep was, in a few words each."""
+    sweep = analysis.sweep
+    known = {
+        "metric": analysis.units.label + (", higher is better" if sweep.higher_is_better else ", lower is better"),
+        "rows": str(len(sweep.rows)),
+        "seeds": ", ".join(map(str, sweep.seeds)),
+        "config": sweep.config,
+        "scale": sweep.scale,
+        "commit": sweep.commit,
+    }
+    return {name: value for name, value in known.items() if value}
 
 
 def summary_sentence(analysis: Analysis) -> str:
@@ -116,8 +133,9 @@ def notes(sweep: Sweep) -> list[str]:
         found.append("One seed: a difference cannot be told from the luck of the seed, so nothing can be said.")
     if len(sweep.seeds) == 2:
         found.append("Two seeds: the 95 % interval is nine standard deviations of the difference to either side.")
-    if twins := [row for row in sweep.rows if sweep.is_base(row) and row != sweep.base]:
-        found.append(f"At this scale {', '.join(twins)} {'is' if len(twins) == 1 else 'are'} the base by another name.")
+    for row in sweep.rows:
+        if twin := sweep.twin_of(row):
+            found.append(f"At this scale {row} is {twin} by another name.")
     statuses = [run.status for run in sweep.runs]
     unfinished = {name: statuses.count(name) for name in dict.fromkeys(statuses) if name != "finished"}
     if unfinished:

@@ -57,9 +57,12 @@ class Timing:
     def best_lanes(self) -> int:
         return self.lanes if self.gain >= GAIN else 1
 
-    def of_run(self, config: Config, pairs: Mapping[str, int]) -> float:
-        """Seconds of a run whose splits have so many pairs, its start left out."""
-        step = self.step if self.best_lanes == 1 else self.step_together / self.lanes
+    def of_run(self, config: Config, pairs: Mapping[str, int], lanes: int, size: float) -> float:
+        """Seconds of a run whose splits have so many pairs, its start left out.
+
+        `lanes`: trained together; `size`: how many times the parameters of the timed one it has.
+        """
+        step = size * (self.step if lanes == 1 or self.lanes == 1 else self.step_together / self.lanes)
         evaluations = math.ceil(config.train.steps / config.train.evaluate_every)
         written = pairs.get("valid", 0) + pairs.get("test", 0)
         scored = evaluations * pairs.get("valid", 0) + written

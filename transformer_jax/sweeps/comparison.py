@@ -31,7 +31,7 @@ class Comparison:
 
 
 def base_pairs(sweep: Sweep) -> list[tuple[str, str]]:
-    return [(row, sweep.base) for row in sweep.rows if not sweep.is_base(row)]
+    return [(row, sweep.base) for row in sweep.rows if row != sweep.base and sweep.twin_of(row) is None]
 
 
 def partner_pairs(sweep: Sweep) -> list[tuple[str, str]]:

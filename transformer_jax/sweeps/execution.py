@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.compilation import available_cpus
+from transformer_jax.config import Config
 from transformer_jax.data import Dataset
 from transformer_jax.errors import UserError
 from transformer_jax.program import check_lanes
@@ -17,7 +18,7 @@ from transformer_jax.sweeps.wording import count, seconds_text
 MOST_LANES = 16
 """Tried together: a device is full by then, or has little more to gain."""
 FEWEST_STEPS = 100
-"""Of a run that is worth timing: a shorter one is over before."""
+"""Of a run that is worth timing, and compiling well: a shorter one is over before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,53 +45,77 @@ class Execution:
         return cls(lanes, groups)
 
 
+def is_short(config: Config) -> bool:
+    """Whether a run takes so few steps that preparing them well would take longer than they do."""
+    return config.train.steps < FEWEST_STEPS
+
+
 def choose_lanes(
     programs: Sequence[Sequence[Planned]],
+    wanted: int,
     workers: int,
     datasets: Mapping[Any, Dataset],
     directory: Path,
     environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> int:
-    """As many lanes as are faster than one run after another, or 1; says what was measured, and how long it will take.
+    """How many runs are trained together; says what was measured, and how long the sweep will take.
 
     Args:
       programs: the runs, by program; the one with most runs is timed.
+      wanted: so many lanes; 0: as many as are faster than one run after another, or 1.
       directory: of the tasks.
       environment: variables of that process.
     """
-    largest = max(programs, key=_open)
-    config = largest[0].config
-    if config.train.steps < FEWEST_STEPS:
-        say(f"Runs of {count(config.train.steps, 'step')} are too short to be timed: one run after another.")
-        return 1
-    tried = min(MOST_LANES, math.ceil(_open(largest) / workers))  # so that no process stands idle
-    try:
-        check_lanes(config)
-    except UserError:
-        tried = 1
-    timing = calibrate(config, tried, directory, available_cpus()[::workers], environment, say)
+    timed = max(programs, key=_open)
+    if is_short(timed[0].config):
+        lanes = wanted or 1
+        steps = count(timed[0].config.train.steps, "step")
+        say(f"Runs of {steps} are too short to be timed and to be compiled well: {_how(lanes)}.")
+        return lanes
+    tried = wanted or _worth_trying(timed, workers)
+    timing = calibrate(timed[0].config, tried, directory, available_cpus()[::workers], environment, say)
     if timing is None:
-        return 1
+        return wanted or 1
+    lanes = wanted or timing.best_lanes
     alone, together = 1000 * timing.step, 1000 * timing.step_together / timing.lanes
     measured = f"A step takes {alone:.1f} ms alone"
     if timing.lanes > 1:
         measured += f" and {together:.1f} ms for each of {timing.lanes} lanes together"
-    how = "one run after another" if timing.best_lanes == 1 else f"{timing.best_lanes} runs together in one program"
-    time = seconds_text(_seconds(timing, programs, workers, datasets))
-    say(f"{measured}: {how}, estimated {time}.")
-    return timing.best_lanes
+    time = seconds_text(_seconds(timing, timed[0], lanes, programs, workers, datasets))
+    say(f"{measured}: {_how(lanes)}, estimated {time}.")
+    return lanes
+
+
+def _worth_trying(program: Sequence[Planned], workers: int) -> int:
+    """Lanes: not so many that a process stands idle; 1 where there can be none."""
+    try:
+        check_lanes(program[0].config)
+    except UserError:
+        return 1
+    return min(MOST_LANES, math.ceil(_open(program) / workers))
+
+
+def _how(lanes: int) -> str:
+    return "one run after another" if lanes == 1 else f"{lanes} runs together in one program"
 
 
 def _seconds(
-    timing: Timing, programs: Sequence[Sequence[Planned]], workers: int, datasets: Mapping[Any, Dataset]
+    timing: Timing,
+    timed: Planned,
+    lanes: int,
+    programs: Sequence[Sequence[Planned]],
+    workers: int,
+    datasets: Mapping[Any, Dataset],
 ) -> float:
-    """Of the whole sweep: every program compiles once, and all runs are taken to cost what the timed one does."""
+    """Of the whole sweep: every program compiles once; a step is taken to cost as much as there are parameters."""
     runs = [run for program in programs for run in program if run.is_open]
     sizes = {data: {name: len(split) for name, split in dataset.splits.items()} for data, dataset in datasets.items()}
-    trained = sum(timing.of_run(run.config, sizes[run.config.data]) for run in runs)
+    trained = sum(
+        timing.of_run(run.config, sizes[run.config.data], lanes, run.parameters / timed.parameters) for run in runs
+    )
     started = timing.start * sum(_open(program) > 0 for program in programs)
-    return (started + trained) / min(workers, math.ceil(len(runs) / timing.best_lanes))
+    return (started + trained) / min(workers, math.ceil(len(runs) / lanes))
 
 
 def _open(program: Sequence[Planned]) -> int:

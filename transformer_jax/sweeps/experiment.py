@@ -19,7 +19,6 @@ class Scale:
     Attributes:
       metric: "split/name" in result.json: what the rows are judged by.
       percent: the metric is a fraction, shown times 100.
-      hurry: the runs are so short that compiling them well takes longer than it saves.
     """
 
     config: str
@@ -28,7 +27,6 @@ class Scale:
     metric: str = "test/exact_match"
     higher_is_better: bool = True
     percent: bool = True
-    hurry: bool = False
 
     def changed(self, overrides: Mapping[str, Any]) -> "Scale":
         """The scale with more changes."""
@@ -115,7 +113,6 @@ def on_config(scale: Scale, config: str) -> Scale:
         metric=f"test/{metric}",
         higher_is_better=higher_is_better(metric),
         percent=metric == "exact_match",
-        hurry=False,
     )
 
 

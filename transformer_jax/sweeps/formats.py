@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from transformer_jax.sweeps.analysis import METHODS, Analysis, mean_seconds, parameter_difference
+from transformer_jax.sweeps.analysis import METHODS, Analysis, facts, mean_seconds, parameter_difference
 from transformer_jax.sweeps.comparison import Comparison
 from transformer_jax.sweeps.tables import (
     Cell,
@@ -19,6 +19,7 @@ from transformer_jax.sweeps.tables import (
     results_table,
     unfinished_table,
 )
+from transformer_jax.sweeps.wording import count
 
 LATEX_SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -33,6 +34,7 @@ def to_markdown(analysis: Analysis) -> str:
     sweep = analysis.sweep
     sections = [f"# {_plain_markdown(sweep.name)}"]
     sections += [f"**{name}** {_plain_markdown(text)}" for name, text in _aims(analysis) if text]
+    sections.append("; ".join(f"{name}: {_plain_markdown(value)}" for name, value in facts(analysis).items()))
     sections.append(_plain_markdown(analysis.summary))
     sections.append("\n".join(f"- {_plain_markdown(note)}" for note in analysis.notes))
     sections.append(f"## Results: {_plain_markdown(analysis.units.label)}\n\n{_markdown(results_table(analysis))}")
@@ -116,7 +118,8 @@ def to_latex(analysis: Analysis) -> str:
 def _caption(analysis: Analysis) -> str:
     return (
         f"{analysis.units.label}: mean ± standard deviation over seeds; difference to {analysis.sweep.base} paired "
-        "by seed with its 95 % interval; p of the paired t test after Holm's correction."
+        "by seed with its 95 % interval; p of the paired t test after Holm's correction. "
+        f"{analysis.sweep.config}, scale {analysis.sweep.scale}, {count(len(analysis.sweep.seeds), 'seed')}."
     )
 
 

@@ -20,14 +20,14 @@ class Planned:
 
     Attributes:
       key: which experiment it is, see `run_key`.
-      cost: to compare runs by: parameters times steps.
+      parameters: how many it has.
     """
 
     row: str
     config: Config
     workdir: Path
     key: str
-    cost: int = 1
+    parameters: int = 1
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ def make_tasks(
         for group, population in [*((group, True) for group in together), *((part, False) for part in parts)]:
             name = f"{len(tasks):03d}-{group[0].row}"
             task = Task(name, [r.config for r in group], [r.workdir for r in group], traced, population)
-            tasks.append((sum(run.cost for run in group), task))
+            tasks.append((sum(run.parameters * run.config.train.steps for run in group), task))
     # The longest first: a long one that came last would keep one process busy while the others are done.
     ordered = [task for _, task in sorted(tasks, key=lambda entry: -entry[0])]
     return ordered, [[_name(workdir) for workdir in task.workdirs] for task in ordered if task.population]

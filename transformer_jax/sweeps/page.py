@@ -5,7 +5,7 @@ from importlib import resources
 from string import Template
 from urllib.parse import quote
 
-from transformer_jax.sweeps.analysis import METHODS, Analysis
+from transformer_jax.sweeps.analysis import METHODS, Analysis, facts
 from transformer_jax.sweeps.figures import forest_plot, learning_curves
 from transformer_jax.sweeps.formats import verdict_lines
 from transformer_jax.sweeps.tables import (
@@ -34,8 +34,7 @@ def to_html(analysis: Analysis) -> str:
         ),
         _section(
             "Against partners of equal size",
-            _lead("Rows whose change also changes the size, against a row with as many parameters.")
-            + _table(partner_table(analysis)),
+            _lead("Rows against a row with as many parameters, or nearly as many.") + _table(partner_table(analysis)),
         )
         if analysis.partners
         else "",
@@ -58,16 +57,7 @@ def to_html(analysis: Analysis) -> str:
 
 
 def _facts(analysis: Analysis) -> str:
-    sweep = analysis.sweep
-    facts = {
-        "metric": analysis.units.label + (", higher is better" if sweep.higher_is_better else ", lower is better"),
-        "rows": str(len(sweep.rows)),
-        "seeds": ", ".join(map(str, sweep.seeds)),
-        "config": sweep.config,
-        "scale": sweep.scale,
-        "commit": sweep.commit,
-    }
-    return "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items() if value)
+    return "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts(analysis).items())
 
 
 def _notes(analysis: Analysis) -> str:

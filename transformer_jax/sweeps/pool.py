@@ -13,7 +13,7 @@ from transformer_jax.compilation import available_cpus
 from transformer_jax.interruption import Interruption, stop_requested
 from transformer_jax.run_directory import ERROR, is_settled, write_json
 from transformer_jax.sweeps.wording import seconds_text
-from transformer_jax.sweeps.worker import Task, write_task
+from transformer_jax.sweeps.worker import UNSOUND, Task, write_task
 
 Say = Callable[[str], None]
 
@@ -151,6 +151,8 @@ class _Worker:
         left = self._open_runs()
         if stopped or not left:
             return None
+        if self._process.returncode == UNSOUND:  # the run that failed has said so itself
+            return self._task.only(left)
         first = len(left) if self._task.population else 1
         message = self._end or f"the process of the run ended with status {self._process.returncode}"
         for k in left[:first]:

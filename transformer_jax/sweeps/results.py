@@ -76,9 +76,12 @@ class Sweep:
     commit: str
     runs: tuple[Run, ...]
 
-    def is_base(self, row: str) -> bool:
-        """Whether a row is the base, by that or by another name."""
-        return row == self.base or (bool(self.rows[row].key) and self.rows[row].key == self.rows[self.base].key)
+    def twin_of(self, row: str) -> str | None:
+        """The base, or a row before this one, that is the same experiment by another name."""
+        key = self.rows[row].key
+        names = (self.base, *self.rows)
+        first = next(name for name in names if name == row or (key and self.rows[name].key == key))
+        return None if first == row else first
 
     def runs_of(self, row: str) -> list[Run]:
         return [run for run in self.runs if run.row == row]

@@ -16,7 +16,7 @@ from transformer_jax.evaluation.evaluator import TEACHER_FORCED
 from transformer_jax.program import check_lanes, count_parameters, validate, with_vocabulary
 from transformer_jax.provenance import commit
 from transformer_jax.run_directory import ERROR, in_use, locked, read_json, run_key, write_json
-from transformer_jax.sweeps.execution import Execution, choose_lanes
+from transformer_jax.sweeps.execution import Execution, choose_lanes, is_short
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
 from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks, representatives
 from transformer_jax.sweeps.ledger import finished_runs, take_over
@@ -66,10 +66,12 @@ def run_sweep(
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     for variant in variants:
         _validate(variant, scale)
-    environment = _environment(scale)
+    environment = dict(os.environ)
     # This process only plans: the accelerator's memory is for its workers.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     workers = workers or _default_workers()
+    if jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants):
+        environment.setdefault("XLA_FLAGS", HURRY)
     datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
     rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
     definition = _describe(name, experiment, scale_name, scale, rows)
@@ -91,21 +93,14 @@ def run_sweep(
         say(f"{count(len(runs), 'run')}, {count(len(programs), 'program')}; {missing} to go.")
         if missing:
             begun = execution.groups if lanes in (None, execution.lanes) else []
-            lanes = lanes or execution.lanes
-            lanes = lanes or choose_lanes(programs, workers, datasets, workdir / "tasks", environment, say)
+            wanted = lanes or execution.lanes
+            lanes = choose_lanes(programs, wanted, workers, datasets, workdir / "tasks", environment, say)
             tasks, groups = make_tasks(programs, begun, lanes, workers)
             execution = Execution(lanes, groups)
             write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
             run_tasks(tasks, workdir / "tasks", workers, time_limit, environment, say)
         _take_over(runs, [workdir], say, begun=True)
         return write_report(workdir)
-
-
-def _environment(scale: Scale) -> dict[str, str]:
-    """Of the processes that train."""
-    if scale.hurry and jax.default_backend() == "cpu":
-        return {"XLA_FLAGS": HURRY, **os.environ}
-    return dict(os.environ)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +130,10 @@ def _plan(rows: Iterable[_Row], seeds: int, workdir: Path) -> list[Planned]:
     """Every run of the sweep."""
     runs = []
     for row in rows:
-        name, cost = row.variant.name, row.parameters * row.sized.train.steps
+        name = row.variant.name
         for seed in range(seeds):
             config = with_values(row.variant.config, {"seed": seed})
-            run = Planned(name, config, run_directory_of(workdir, name, seed), row.key(seed), cost)
+            run = Planned(name, config, run_directory_of(workdir, name, seed), row.key(seed), row.parameters)
             _check_directory(run)
             runs.append(run)
     return runs

@@ -172,12 +172,11 @@ def seeds_needed(difference: float, sd: float, target_power: float = 0.8) -> int
     """
     if not (difference and sd > 0):
         raise ValueError(f"needs a difference and a spread, got {difference=} and {sd=}")
-    high = 2
+    low, high = 1, 2  # too few (one seed cannot be tested), and tried
     while power(high, difference / sd) < target_power:
-        high *= 2
-        if high > MOST_SEEDS:
+        if high == MOST_SEEDS:
             return None
-    low = max(high // 2, 1)  # too few, or the 1 that cannot be tested
+        low, high = high, min(2 * high, MOST_SEEDS)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle, difference / sd) >= target_power else (middle, high)

@@ -69,7 +69,8 @@ def results_table(analysis: Analysis) -> Table:
         if comparison := analysis.comparison(row):
             line += _difference(analysis, comparison)
         elif compared:
-            line += [*[Cell(MISSING)] * 3, Cell(MISSING if row == sweep.base else "is the base")]
+            twin = sweep.twin_of(row)
+            line += [*[Cell(MISSING)] * 3, Cell(f"is {twin}" if twin else MISSING)]
         line += [Cell(_number(sweep.rows[row].paper.get(key), PAPER_COLUMNS[key][1])) for key in paper]
         line += [_seed_value(analysis, run) for run in sweep.runs_of(row)]
         line.append(Cell(seconds_text(mean_seconds(sweep, row))))

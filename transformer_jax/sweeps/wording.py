@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transformer_jax.sweeps.statistics import LEVEL, Interval, PairedT
 
 MISSING = "-"
-PROPER_NAMES = {"bleu": "BLEU", "chrf": "chrF"}
+PROPER_NAMES = {"bleu": "BLEU", "tokenised_bleu": "tokenised BLEU", "chrf": "chrF"}
 # What a comparison came to, and the word for it.
 FINDINGS = {
     "better": "better",

@@ -25,6 +25,8 @@ from transformer_jax.run_directory import ERROR, read_json, write_json
 
 STOPPED = 75
 """Exit status of a run that was asked to stop and saved its state (EX_TEMPFAIL)."""
+UNSOUND = 70
+"""Exit status after an error that was not foreseen: what comes next deserves a new process (EX_SOFTWARE)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,11 @@ def read_task(path: Path) -> Task:
 
 
 def run_task(task: Task) -> None:
-    """Trains the runs of a task; those that fail leave error.json, and the others whole."""
+    """Trains the runs of a task; those that fail leave error.json, and the others whole.
+
+    Raises:
+      SystemExit: one failed as no UserError says, so nobody knows what state this process, or its device, is in.
+    """
     every = range(len(task.configs))
     program = None
     for together in [every] if task.population else [[index] for index in every]:
@@ -103,6 +109,8 @@ def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> Pro
         detail = "" if isinstance(error, UserError) else traceback.format_exc()
         for workdir in workdirs:
             write_json(workdir / ERROR, {"type": type(error).__name__, "message": message, "traceback": detail})
+        if not isinstance(error, UserError):
+            raise SystemExit(UNSOUND) from error
     return program
 
 
@@ -124,7 +132,7 @@ def lines_of_parent() -> "queue.SimpleQueue[str]":
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status: 75, for it ends when it is told to."""
+    """Exit status: 75 when it is told to end, else 70."""
     names = lines_of_parent()
     use_cpus([int(cpu) for cpu in arguments[1].split(",") if cpu])
     use_persistent_cache()
