@@ -9,7 +9,7 @@ only.
 
 Answer: in 1,000 steps on short commands of SCAN one linear layer is worse than two: 26.0 ± 9.2 % exact match
 against 82.9 ± 2.6 % (by 57.0 ± 12.9 points, p = 0.002 after Holm's correction). Against a base of equal size it is
-19.2 ± 14.9 points behind, not settled (p = 0.069). A third and a fourth layer are not seen to make a difference,
+19.2 ± 14.9 points behind, not settled (p = 0.11). A third and a fourth layer are not seen to make a difference,
 neither with their additional parameters (+6.9 ± 12.0, +5.5 ± 12.8) nor at the size of the base (-7.2 ± 14.0, -3.7 ±
 11.8). (Scale small, seeds 0 to 4, commit 422224c3a595, `docs/results/ffn_depth`.)
 """

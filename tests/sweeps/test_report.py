@@ -214,6 +214,7 @@ def test_one_comparison_has_one_verdict_in_the_whole_report(tmp_path):
     }
     values = {**VALUES, "no_wo_again": VALUES["no_wo"]}
     analysis = write_report(make_sweep(tmp_path, values, rows=rows)).analysis
+    assert (tmp_path / "report.md").read_text().count("| `no_wo` | `base` | 3 |") == 1
     (to_base, to_no_wo) = analysis.partners
     assert to_base == analysis.comparison("no_wo")
     assert (to_no_wo.row, to_no_wo.against) == ("one_head", "no_wo")

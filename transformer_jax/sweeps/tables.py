@@ -95,7 +95,8 @@ def partner_table(analysis: Analysis) -> Table | None:
 
 def details_table(analysis: Analysis) -> Table | None:
     """What stands behind the verdicts: effect size, the tests that assume less, and the seeds needed."""
-    comparisons = [c for c in (*analysis.comparisons, *analysis.partners) if c.test is not None and c.test.n > 1]
+    by_pair = {(c.row, c.against): c for c in (*analysis.comparisons, *analysis.partners)}
+    comparisons = [c for c in by_pair.values() if c.test is not None and c.test.n > 1]
     if not comparisons:
         return None
     columns = [Column("Variant", False), Column("Against", False)]
