@@ -8,7 +8,10 @@ import jax
 HURRY = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
-"""XLA_FLAGS for programs that take a few steps only: on a CPU they compile in a fifth of the time, and run slower."""
+"""XLA_FLAGS for programs that take a few steps only: on a CPU they compile in a fifth of the time, and run slower.
+
+An unknown flag ends a process; jaxlib 0.10.2 to 0.12.0 know these.
+"""
 
 
 def cache_directory() -> Path:
