@@ -30,7 +30,8 @@ for name in sys.stdin:
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / "started").open("a") as file:
         file.write("x")
-    if do == "die":
+    if do in ("die", "die late"):
+        time.sleep(0.4 if do == "die late" else 0)
         os.kill(os.getpid(), signal.SIGKILL)
     elif do == "crash":
         raise SystemExit("all is lost")
@@ -43,6 +44,7 @@ for name in sys.stdin:
     else:
         time.sleep(1.2 if do == "slow" else 0.05)
         (workdir / "result.json").write_text("{{}}")
+time.sleep(float(os.environ.get("LINGER", 0)))
 """
 
 
@@ -115,6 +117,12 @@ def test_a_process_that_dies_is_followed_by_another(sweep, tmp_path):
     lines = sweep(workers=1, a=["finish", "die"], b=["finish"])
     assert outcomes(tmp_path) == {"a/0": "result", "a/1": "error", "b/0": "result"}
     assert len({line.split()[2] for line in lines if " cpus " in line}) == 2
+
+
+def test_a_process_on_its_way_out_is_given_nothing(sweep, tmp_path, monkeypatch):
+    monkeypatch.setenv("LINGER", "1")
+    sweep(workers=2, a=["die late", "finish"], b=["finish"])
+    assert outcomes(tmp_path) == {"a/0": "error", "a/1": "result", "b/0": "result"}
 
 
 def test_a_process_that_never_begins_a_run_is_no_endless_loop(sweep, tmp_path):

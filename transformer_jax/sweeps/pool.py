@@ -112,7 +112,9 @@ class _Worker:
             self._process.stdin.flush()
 
     def is_idle(self) -> bool:
-        return not self._open_runs()
+        """Whether it waits for a task: not once it was dismissed."""
+        assert self._process.stdin is not None
+        return not self._open_runs() and not self._process.stdin.closed
 
     def dismiss(self) -> None:
         """Lets it end."""
