@@ -71,7 +71,7 @@ def choose_lanes(
     if is_short(timed[0].config):
         lanes = wanted or 1
         steps = count(timed[0].config.train.steps, "step")
-        say(f"Runs of {steps} are too short to be timed and to be compiled well: {_how(lanes)}.")
+        say(f"Runs of {steps} are too short to be timed and, on a CPU, to be compiled well: {_how(lanes)}.")
         return lanes
     tried = wanted or _worth_trying(timed, workers)
     timing = calibrate(timed[0].config, tried, directory, available_cpus()[::workers], environment, say)

@@ -97,29 +97,28 @@ class _Worker:
             env=environment,
             start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
         )
+        assert self._process.stdin is not None
+        self._names = self._process.stdin
         self._end = ""  # why this process was ended from here
-        self._reader = threading.Thread(target=self._read, daemon=True)
         self._tail = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def take(self, task: Task) -> None:
         """Gives it a task."""
-        assert self._process.stdin is not None
         self._task, self._tail = task, ""
         self._open, self._since = len(task.workdirs), time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # it has died: `close` tells
-            self._process.stdin.write(write_task(self._directory, task).name + "\n")
-            self._process.stdin.flush()
+            print(write_task(self._directory, task).name, file=self._names, flush=True)
 
     def is_idle(self) -> bool:
         """Whether it waits for a task: not once it was dismissed."""
-        assert self._process.stdin is not None
-        return not self._open_runs() and not self._process.stdin.closed
+        return not self._open_runs() and not self._names.closed
 
     def dismiss(self) -> None:
         """Lets it end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._names.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -149,6 +148,7 @@ class _Worker:
 
     def close(self, stopped: bool) -> Task | None:
         """After the end: marks the run that the process died of, unless it was `stopped`; a task of those after it."""
+        self.dismiss()
         self._reader.join()
         left = self._open_runs()
         if stopped or not left:
