@@ -10,7 +10,7 @@ task.
 Answer: with three seeds only the feed-forward's second layer is settled: without it exact match falls from 84.2 ±
 2.7 % to 26.0 ± 9.5 % (by 58.2 points, 95 % interval 30.9 to 85.5, p = 0.047 after Holm's correction). Without the
 scaling factor it fell by 48.7 points, without W_O by 11.8, with one head by 2.4, but the seeds differ too much for
-a verdict. (Scale small, seeds 0 to 2, commit 58b7845b0009, `docs/results/quickstart`.)
+a verdict. (Scale small, seeds 0 to 2, commit 29afe1d3ccea, `docs/results/quickstart`.)
 """
 
 from configs.rows import ROWS
