@@ -3,7 +3,8 @@
     ./launch.sh sweep experiments/positions.py --workdir=runs/positions
     ./launch.sh sweep experiments/positions.py --scale=length_22 --workdir=runs/positions_length_22
 
-The scales `length_22` and `length_26` train on commands of at most so many actions and test on longer ones, up to 48.
+The scales `length_22` and `length_26` train on commands of at most so many actions and test on longer ones, up to 48;
+`translation` trains a small model on Multi30k.
 
 Question: Why sines, and not the index appended, or its logarithm, or nothing, or relative positions?
 
@@ -28,7 +29,7 @@ and nothing 18.6 ± 0.4. By p alone rotary and T5 are better than the sines, the
 """
 
 from configs.rows import ROWS
-from experiments.scales import BLEU, SCALES
+from experiments.scales import SCALES
 from transformer_jax.sweeps.experiment import Experiment, Scale, select
 
 
@@ -47,10 +48,8 @@ def length_split(cutoff: int) -> Scale:
     )
 
 
-TRANSLATION = Scale(
-    "configs/multi30k.py",
-    seeds=3,
-    overrides={
+TRANSLATION = SCALES["multi30k"].changed(
+    {
         "data.tokenizer": "sentencepiece(vocab_size=2000)",
         "data.batching": "packed",
         "data.max_length": 48,
@@ -66,8 +65,7 @@ TRANSLATION = Scale(
         "train.patience": None,
         "decode.beam_size": 1,
         "evaluate.checkpoint": "last",
-    },
-    **BLEU,
+    }
 )
 
 EXPERIMENT = Experiment(

@@ -13,12 +13,11 @@ SMOKE = {
     "train.evaluate_every": 10,
     "decode.max_extra_length": 4,
 }
-BLEU = {"metric": "test/tokenised_bleu", "percent": False}
 
 SCALES = {
     "smoke": Scale("configs/scan_short.py", seeds=1, overrides=SMOKE),
     "small": Scale("configs/scan_short.py", seeds=5),
-    "multi30k": Scale("configs/multi30k.py", seeds=3, **BLEU),
+    "multi30k": Scale("configs/multi30k.py", seeds=3, metric="test/tokenised_bleu", percent=False),
     "full": Scale("configs/wmt14_en_de.py", seeds=3, metric="test/bleu", percent=False),
 }
 
