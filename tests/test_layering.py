@@ -12,7 +12,7 @@ FILES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rgl
 
 # From the top of the house down. Rooms of one floor do not import each other.
 FLOORS = [
-    {"errors", "interruption"},
+    {"errors", "interruption", "strict_json"},
     {"registry", "compilation"},
     {"config"},
     {"data"},
@@ -128,3 +128,12 @@ def test_no_config_is_asked_for_a_key_that_may_be_missing():
 
 
 ROOMS_OF_THE_CONFIG = {"config", "model", "attention", "embedding", "optimizer", "train", "decode", "evaluate"}
+
+
+def test_all_json_is_written_by_the_one_strict_writer():
+    """Python's own writes NaN and Infinity, which no other program reads."""
+    for file in FILES:
+        writes = {"json.dumps", "json.dump", "json.JSONEncoder"} & names(file)
+        assert not writes or file == Path("strict_json"), f"{file}: use transformer_jax.strict_json"
+        assert "json" not in {node.module for node in ast.walk(tree_of(file)) if isinstance(node, ast.ImportFrom)}
+    assert "json.dumps" in names(Path("strict_json"))

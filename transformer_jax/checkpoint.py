@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from transformer_jax.config import TrainConfig
 from transformer_jax.data.files import flush, sync
 from transformer_jax.errors import UserError
+from transformer_jax.strict_json import to_json
 
 SCHEMA = 1
 MANIFEST, PROGRESS, STATE = "manifest.json", "progress.json", "state"
@@ -62,7 +63,7 @@ class Checkpoints:
         """
         self.wait()
         # Made into text now: the loop goes on changing what `progress` refers to.
-        remembered = json.dumps({"schema": SCHEMA, "step": step, **progress})
+        remembered = to_json({"schema": SCHEMA, "step": step, **progress})
         self._pending = self._worker.submit(self._write, step, state, remembered)
 
     def wait(self) -> None:
@@ -86,7 +87,7 @@ class Checkpoints:
             with ocp.PyTreeCheckpointer() as checkpointer:
                 checkpointer.save(unfinished / STATE, state)
             (unfinished / PROGRESS).write_text(remembered)
-            (unfinished / MANIFEST).write_text(json.dumps(_hashes(unfinished), indent=1))
+            (unfinished / MANIFEST).write_text(to_json(_hashes(unfinished), indent=1))
             flush(unfinished)
             shutil.rmtree(self._path(step), ignore_errors=True)
             unfinished.rename(self._path(step))

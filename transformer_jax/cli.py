@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import os
 import shlex
 import sys
@@ -22,6 +21,7 @@ from transformer_jax.replay import replay
 from transformer_jax.run import describe_metrics, train
 from transformer_jax.run_directory import one_line
 from transformer_jax.saved_run import evaluate_run, score_files, translate, watch_run
+from transformer_jax.strict_json import to_json
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config
 from transformer_jax.sweeps.report import write_report
 from transformer_jax.sweeps.runner import run_sweep, sweep_status
@@ -352,7 +352,7 @@ def _say(options: argparse.Namespace) -> Callable[[str], None]:
 
 
 def _print(options: argparse.Namespace, result: dict[str, Any], lines: Sequence[str]) -> None:
-    for line in [json.dumps(result)] if options.json else lines:
+    for line in [to_json(result)] if options.json else lines:
         print(line)
 
 

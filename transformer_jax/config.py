@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_dict
 
 from transformer_jax.errors import UserError
 from transformer_jax.registry import did_you_mean
+from transformer_jax.strict_json import to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -478,16 +479,16 @@ def value_at(config: Any, path: str) -> Any:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The nested dict that `config.json` holds."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return json.loads(to_json(dataclasses.asdict(config)))
 
 
-_DEFAULTS = flatten(json.loads(json.dumps(dataclasses.asdict(Config()))))
+_DEFAULTS = flatten(json.loads(to_json(dataclasses.asdict(Config()))))
 
 
 def config_hash(config: Config) -> str:
     """SHA-256 of what differs from the defaults, as canonical JSON: a field that is new here changes no older hash."""
     chosen = {path: value for path, value in flatten(to_dict(config)).items() if value != _DEFAULTS[path]}
-    return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(to_json(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def not_read(config: Config) -> list[str]:

@@ -21,6 +21,7 @@ from transformer_jax.compilation import available_cpus, cache_directory
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.program import Program
+from transformer_jax.strict_json import to_json
 
 REQUIRED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "sentencepiece", "sacrebleu")
 OPTIONAL = {"tensorflow-datasets": "pip install 'transformer_jax[tfds]'"}
@@ -119,4 +120,4 @@ def run_job(deterministic: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run_job(sys.argv[1] == "true")))
+    print(to_json(run_job(sys.argv[1] == "true")))

@@ -1,6 +1,5 @@
 """Parameters as safetensors, a format that is read without this program and cannot run code."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformer_jax.config import to_dict
 from transformer_jax.data.files import write_atomically
 from transformer_jax.run_directory import RESULT, read_config, read_json
 from transformer_jax.saved_run import load_params
+from transformer_jax.strict_json import to_json
 
 
 def export(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def export(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[s
     }
     result = read_json(workdir / RESULT) if (workdir / RESULT).is_file() else None
     commit = result.get("commit") if isinstance(result, dict) else None
-    metadata = {"config": json.dumps(to_dict(config)), "checkpoint": choice, "commit": str(commit)}
+    metadata = {"config": to_json(to_dict(config)), "checkpoint": choice, "commit": str(commit)}
     write_atomically(output, save(tensors, metadata))
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     return {"output": str(output), "checkpoint": choice, "tensors": shapes}

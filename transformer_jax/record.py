@@ -75,6 +75,8 @@ class RunRecord:
             if name not in progress:
                 raise UserError(f"{self.workdir}: the checkpoint at step {step} does not say {name!r}.")
             setattr(self, name, progress[name])
+        # A sum that is not finite is null in JSON.
+        self.window = {name: [math.nan if n is None else n for n in sums] for name, sums in self.window.items()}
         if self.executions[-1:] != [now]:
             self._say(f"{self.workdir}: goes on under other conditions; {RESULT} has them as executed_before.")
             self.executions.append(now)

@@ -40,6 +40,7 @@ from transformer_jax.run_directory import (
     write_lines,
 )
 from transformer_jax.saved_run import load_params
+from transformer_jax.strict_json import only_finite
 
 Say = Callable[[str], None]
 Result = dict[str, Any]
@@ -316,7 +317,7 @@ def _conclude(program: Program, runs: list[RunRecord], stop: list[int], say: Say
                 "steps": run.last_step,
                 "best_step": run.best_step,
                 "checkpoint": choice,
-                "metrics": {split: metrics[lane] for split, metrics in measured.items()} if good else {},
+                "metrics": only_finite({split: metrics[lane] for split, metrics in measured.items()}) if good else {},
                 "seconds": {"train": run.seconds, "evaluate": seconds, "total": run.seconds + seconds},
                 "executed": run.executions[-1],
                 "executed_before": run.executions[:-1],

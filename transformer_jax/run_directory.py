@@ -13,6 +13,7 @@ from typing import Any
 from transformer_jax.config import Config, config_hash, flatten, freeze, to_dict
 from transformer_jax.data.files import write_atomically
 from transformer_jax.errors import UserError
+from transformer_jax.strict_json import to_json
 
 CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
 DATA = "data.json"  # sizes and fingerprint of the corpus; written when the tokenizers are complete
@@ -32,7 +33,7 @@ def run_key(config: Config, fingerprint: str) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes all of the file or nothing of it."""
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(path, (to_json(content, indent=1) + "\n").encode())
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
@@ -158,13 +159,13 @@ class MetricsLog:
     def cut_back(self, step: int) -> int:
         """Drops the lines after `step`, and damaged ones: a resumed run writes them again. The number of lines kept."""
         kept = [line for line in self.read() if line["step"] <= step]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        write_atomically(self._path, "".join(to_json(line) + "\n" for line in kept).encode())
         return len(kept)
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends a line."""
         with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(to_json(line) + "\n")
 
     def sync(self) -> None:
         """Asks the disk to hold the lines, before a checkpoint says that they are written."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_run
 
+from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
@@ -18,6 +19,7 @@ from transformer_jax.program import Program, state_template
 from transformer_jax.run import train_group
 from transformer_jax.run_directory import in_use, locked, read_config
 from transformer_jax.saved_run import load_params
+from transformer_jax.sweeps.results import read_sweep
 
 
 def result_of(workdir: Path) -> dict:
@@ -177,6 +179,37 @@ def test_with_skip_a_bad_step_is_left_out_and_training_goes_on(tmp_path, monkeyp
     window = next(line for line in log_of(tmp_path, "train") if line["step"] == 9)
     assert all(np.isfinite(value) for value in window.values() if isinstance(value, float))
     assert not (tmp_path / "nonfinite.json").exists()
+
+
+def refuse(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_what_is_not_finite_is_null_in_every_file_and_in_what_is_printed(tmp_path, monkeypatch, capsys):
+    """The training is sound, but what is evaluated is not."""
+    program, workdir = tiny_run.program(), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        scores(patch, program, [[float("nan"), float("inf"), 2.0, float("nan"), float("-inf")]])
+        (result,) = tiny_run.train_here(workdir)
+    assert result == result_of(workdir)
+    assert (result["metrics"]["valid"]["nll"], result["metrics"]["test"]["nll"]) == (None, None)
+    assert (result["status"], result["best_step"]) == ("finished", 20)
+    assert [line["nll"] for line in log_of(workdir, "valid")] == [None, None, 2.0]
+    for path in [*workdir.rglob("*.json"), *workdir.rglob("*.jsonl")]:
+        for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+            json.loads(text, parse_constant=refuse)
+    config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py")
+    # Files of the time before: a number that is not finite is still read, and no longer passed on.
+    (workdir / "result.json").write_text((workdir / "result.json").read_text().replace('"nll": null', '"nll": NaN'))
+    (workdir / "metrics.jsonl").write_text((workdir / "metrics.jsonl").read_text().replace("null", "-Infinity"))
+    assert "-Infinity" in (workdir / "metrics.jsonl").read_text()
+    for command in (["train", f"--config={config}", f"--workdir={workdir}"], ["report", str(workdir)]):
+        assert cli.main([*command, "--json"]) == 0
+        json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert list(read_sweep(workdir).runs[0].curves["nll"]) == [20]
+    (workdir / "result.json").unlink()
+    tiny_run.train_here(workdir)
+    assert [line["nll"] for line in log_of(workdir, "valid")] == [None, None, 2.0]
 
 
 # --- One process at a time ---

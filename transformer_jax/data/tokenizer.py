@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from transformer_jax.data.files import write_atomically
 from transformer_jax.data.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 from transformer_jax.errors import UserError
+from transformer_jax.strict_json import to_json
 
 
 class Tokenizer(Protocol):
@@ -87,7 +88,7 @@ class SymbolTokenizer:
         return (" " if self.unit == "words" else "").join(symbols)
 
     def to_bytes(self) -> bytes:
-        return json.dumps({"unit": self.unit, "symbols": self.symbols}, indent=0).encode()
+        return to_json({"unit": self.unit, "symbols": self.symbols}, indent=0).encode()
 
     def save(self, path: Path) -> None:
         write_atomically(path, self.to_bytes())

@@ -21,6 +21,7 @@ from transformer_jax.config import Config, with_values
 from transformer_jax.evaluation.evaluator import Trained
 from transformer_jax.interruption import Interruption, stop_requested
 from transformer_jax.program import Program
+from transformer_jax.strict_json import to_json
 from transformer_jax.sweeps.worker import Task, lines_of_parent, read_task, write_task
 
 ROUNDS = 10
@@ -38,15 +39,15 @@ class Timing:
       step: of a training step of a run alone.
       score, decode: of a pair, teacher-forced and written by the model.
       lanes: how many were tried together; 1: none.
-      step_together: of a training step of all of them.
+      step_together: of a training step of all of them; at 1 that of the run alone.
     """
 
     start: float
     step: float
     score: float
     decode: float
-    lanes: int = 1
-    step_together: float = math.inf
+    lanes: int
+    step_together: float
 
     @property
     def gain(self) -> float:
@@ -113,7 +114,7 @@ def measure(config: Config, lanes: int) -> Timing:
     score, decode = (alone.seconds_of_measuring(decode) / pairs for decode in (False, True))
     together, lanes = _most_that_fit(config, lanes)
     steps = interleaved(alone, *together)
-    return Timing(start, steps[0], score, max(decode - score, 0.0), lanes, *steps[1:])
+    return Timing(start, steps[0], score, max(decode - score, 0.0), lanes, steps[-1])
 
 
 def _most_that_fit(config: Config, lanes: int) -> tuple[list[Stepper], int]:
@@ -178,7 +179,7 @@ def main(arguments: Sequence[str]) -> None:
     lines_of_parent()
     use_cpus([int(cpu) for cpu in cpus.split(",") if cpu])
     use_persistent_cache()
-    print(json.dumps(dataclasses.asdict(measure(read_task(Path(path)).configs[0], int(lanes)))))
+    print(to_json(dataclasses.asdict(measure(read_task(Path(path)).configs[0], int(lanes)))))
 
 
 if __name__ == "__main__":

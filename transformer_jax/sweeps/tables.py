@@ -1,10 +1,10 @@
 """The tables of the report as plain cells; `formats.py` and `page.py` print them in their languages."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 
+from transformer_jax.strict_json import to_json
 from transformer_jax.sweeps.analysis import Analysis, mean_seconds, parameter_difference
 from transformer_jax.sweeps.comparison import Comparison
 from transformer_jax.sweeps.results import Run, Sweep, finite, metric_value
@@ -218,7 +218,7 @@ def _metric_title(name: str, split: str) -> str:
 
 
 def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else to_json(value)
 
 
 def _number(value: object, digits: str) -> str:
