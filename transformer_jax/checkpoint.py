@@ -8,20 +8,22 @@ so a run that is killed leaves no half checkpoint; the hashes tell of files dama
 import concurrent.futures
 import functools
 import hashlib
+import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from transformer_jax.config import TrainConfig
-from transformer_jax.data.files import flush, sync
 from transformer_jax.errors import UserError
+from transformer_jax.files import find_irregular, flush, open_regular, read_bytes, sync
 from transformer_jax.strict_json import to_json
 
 SCHEMA = 1
@@ -127,7 +129,7 @@ class Checkpoints:
         """What was saved beside the state; UserError if it cannot be read or is of another schema."""
         path = self._path(step) / PROGRESS
         try:
-            progress = json.loads(path.read_text())
+            progress = json.loads(read_bytes(path))
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: cannot be read ({type(error).__name__}): the checkpoint is damaged.") from error
         schema = progress.get("schema") if isinstance(progress, dict) else None
@@ -160,22 +162,34 @@ class Checkpoints:
 
 def _read_state(path: Path, template: Tree) -> Tree:
     with ocp.PyTreeCheckpointer() as checkpointer:
-        item = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template)
         try:
-            stored = checkpointer.restore(path, item=item)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: the checkpoint is not of this model ({str(error).splitlines()[0]}).") from error
-    _check_shapes(path, stored, template)
-    return stored
+            _check_arrays(path, checkpointer.metadata(path).item_metadata.tree, template)
+            item = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template)
+            return checkpointer.restore(path, item=item)
+        except UserError:
+            raise
+        except Exception as error:  # files that are not as Orbax wrote them may raise anything in it
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(f"{path}: the checkpoint is not of this model ({reason}).") from error
 
 
-def _check_shapes(path: Path, stored: Tree, template: Tree) -> None:
-    def check(key: Any, array: Any, expected: Any) -> None:
-        if array.shape != expected.shape:
-            name = jax.tree_util.keystr(key, simple=True, separator="/")
-            raise UserError(f"{path}: {name} has shape {array.shape}, but the model's has {expected.shape}.")
+def _check_arrays(path: Path, stored: Tree, template: Tree) -> None:
+    """Refuses arrays of another shape or type before there is memory for them: a stranger may have written these."""
+    expected = _leaves_by_name(template)
+    for name, array in _leaves_by_name(stored).items():
+        if name in expected and array.shape != expected[name].shape:
+            raise UserError(f"{path}: {name} has shape {array.shape}, but the model's has {expected[name].shape}.")
+        if name in expected and array.dtype != expected[name].dtype:
+            raise UserError(f"{path}: {name} is of type {array.dtype}, but the model's is {expected[name].dtype}.")
+        if math.prod(array.storage.chunk_shape) > max(math.prod(array.shape), 1):
+            raise UserError(
+                f"{path}: {name} is stored in parts that are larger than itself: the checkpoint is damaged."
+            )
 
-    jax.tree_util.tree_map_with_path(check, stored, template)
+
+def _leaves_by_name(tree: Tree) -> dict[str, Any]:
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in named}
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -187,14 +201,19 @@ def _hashes(path: Path) -> dict[str, str]:
 
 
 def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    with open_regular(file) as stream:
+        return hashlib.file_digest(cast(io.BufferedReader, stream), lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def find_damage(path: Path) -> str | None:
-    """What differs from the checkpoint's manifest, or None."""
+    """What differs from the checkpoint's manifest, or None.
+
+    Orbax would follow links and wait for pipes: what holds any is damaged.
+    """
     try:
-        expected = json.loads((path / MANIFEST).read_text())
+        if irregular := find_irregular([path, *sorted(path.rglob("*"))]):
+            return irregular
+        expected = json.loads(read_bytes(path / MANIFEST))
     except (OSError, ValueError, RecursionError):
         expected = None
     if not isinstance(expected, dict):

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from transformer_jax.config import to_dict
-from transformer_jax.data.files import write_atomically
+from transformer_jax.files import write_atomically
 from transformer_jax.run_directory import RESULT, read_config, read_json
 from transformer_jax.saved_run import load_params
 from transformer_jax.strict_json import to_json

@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.config import Config, config_hash, flatten, freeze, to_dict
-from transformer_jax.data.files import write_atomically
 from transformer_jax.errors import UserError
+from transformer_jax.files import (
+    MOST_LOG_BYTES,
+    find_irregular,
+    open_regular,
+    read_bytes,
+    remove_drafts,
+    write_atomically,
+)
 from transformer_jax.strict_json import to_json
 
 CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
 DATA = "data.json"  # sizes and fingerprint of the corpus; written when the tokenizers are complete
 NONFINITE = "nonfinite.json"  # the step at which a run diverged; see replay.py
+MOST_HOLDER = 200  # bytes that are read of a lock
 CHECKPOINTS, PREDICTIONS, TOKENIZER, TENSORBOARD = "checkpoints", "predictions", "tokenizer", "tensorboard"
 
 
@@ -49,8 +57,10 @@ def one_line(text: str) -> str:
 def read_json(path: Path) -> Any:
     """UserError if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(read_bytes(path).decode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({type(error).__name__}).") from error
 
 
@@ -63,7 +73,7 @@ def read_config(directory: Path) -> Config:
     path = directory / CONFIG
     if not path.is_file():
         raise UserError(f"{directory}: is not a run directory (it has no {CONFIG}).")
-    _check_links(directory)
+    _check_entries(directory)
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no config.")
@@ -75,11 +85,10 @@ def read_config(directory: Path) -> Config:
         raise UserError(f"{path}: holds no config (nested too deep).") from error
 
 
-def _check_links(directory: Path) -> None:
-    """A run directory made by somebody else must not lead a writer out of itself."""
-    for path in directory.iterdir():
-        if path.is_symlink():
-            raise UserError(f"{path}: is a link; what is written to a run directory must stay inside of it.")
+def _check_entries(directory: Path) -> None:
+    """A run directory made by somebody else must not lead a writer out of itself, nor keep a reader waiting."""
+    if found := find_irregular(directory.iterdir()):
+        raise UserError(f"{found}; what is written to a run directory must stay inside of it.")
 
 
 def write_config(directory: Path, config: Config, allowed: Collection[str] = ()) -> bool:
@@ -120,16 +129,18 @@ def locked(directory: Path) -> Iterator[None]:
       UserError: another process holds it, naming host and process id.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _check_links(directory)
-    with (directory / "lock").open("a+") as file:
+    _check_entries(directory)
+    with open_regular(directory / "lock", "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            raise UserError(f"{directory}: is in use by {file.read().strip() or 'another process'}.") from error
+            holder = file.read(MOST_HOLDER).decode(errors="replace").strip()
+            raise UserError(f"{directory}: is in use by {holder or 'another process'}.") from error
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()
+        remove_drafts(directory)
         yield
 
 
@@ -141,7 +152,7 @@ def is_settled(directory: Path) -> bool:
 def in_use(directory: Path) -> bool:
     """Whether a process holds the run directory."""
     try:
-        with (directory / "lock").open() as file:
+        with open_regular(directory / "lock") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -176,7 +187,8 @@ class MetricsLog:
         """All whole lines."""
         if not self._path.is_file():
             return []
-        lines = [_parse(text) for text in self._path.read_text(encoding="utf-8", errors="replace").split("\n")]
+        text = read_bytes(self._path, MOST_LOG_BYTES).decode("utf-8", "replace")
+        lines = [_parse(line) for line in text.split("\n")]
         return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 

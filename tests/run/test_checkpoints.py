@@ -1,7 +1,9 @@
 """Checkpoints: what was damaged is noticed, named and set aside; what is kept, averaged and refused."""
 
 import contextlib
+import hashlib
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tensorstore
 import tiny_run
 
 from transformer_jax import checkpoint, cli
@@ -161,12 +164,80 @@ def test_a_pickle_in_a_checkpoint_is_never_loaded(saved, tmp_path, monkeypatch):
     for name in ("state.pkl", "state/_METADATA.pickle", "state/checkpoint"):  # the last is a name that Orbax knows
         (directory / name).write_bytes(pickle.dumps(Trap()))
         assert "does not belong to it" in (find_damage(directory) or "")
-        (directory / "manifest.json").write_text(json.dumps(checkpoint._hashes(directory)))  # as a forger would
+        forge(directory)
         with contextlib.suppress(UserError):
             np.testing.assert_array_equal(saved.restore(TEMPLATE, 3)[0]["a"], tree(3)["a"])
     assert not (tmp_path / "unpickled").exists()
     pickle.loads(pickle.dumps(Trap()))
     assert (tmp_path / "unpickled").exists()  # the trap works
+
+
+def forge(directory: Path) -> None:
+    """Hashes that say that all is as it was written."""
+    files = [path for path in directory.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    hashes = {str(f.relative_to(directory)): hashlib.blake2b(f.read_bytes(), digest_size=16).hexdigest() for f in files}
+    (directory / "manifest.json").write_text(json.dumps(hashes))
+
+
+@pytest.mark.parametrize("name", ["progress.json", "manifest.json", "state/_METADATA", "state/manifest.ocdbt", "more"])
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_file_is_neither_opened_nor_followed(saved, tmp_path, name, kind):
+    directory = tmp_path / "checkpoints/00000003"
+    path = directory / name
+    if path.exists():
+        path.rename(tmp_path / "outside")
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(tmp_path / "outside")
+    if name != "manifest.json":
+        forge(directory)
+    says = f"{path}: is {'a link' if kind == 'link' else 'no regular file'}"
+    assert find_damage(directory) == says
+    with pytest.raises(UserError, match="damaged"):
+        saved.restore(TEMPLATE, 3)
+    if name == "progress.json":
+        with pytest.raises(UserError, match="the checkpoint is damaged"):
+            saved.progress(3)
+    assert saved.newest_good() == 2
+
+
+def test_a_link_for_a_checkpoint_is_not_followed(saved, tmp_path):
+    (tmp_path / "checkpoints/00000004").symlink_to(tmp_path / "checkpoints/00000003")
+    assert find_damage(tmp_path / "checkpoints/00000004") == f"{tmp_path}/checkpoints/00000004: is a link"
+    assert saved.newest_good() == 3
+    assert saved.steps() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("array", "change", "says"),
+    [
+        ("a", {"shape": [10**11], "chunks": [10**11]}, "a has shape (100000000000,), but the model's has (2, 3)"),
+        ("a", {"chunks": [10**11, 3]}, "a is stored in parts that are larger than itself"),
+        ("a", {"dtype": "<f8"}, "a is of type float64, but the model's is float32"),
+        ("more", {"shape": [10**11], "chunks": [10**11]}, "not of this model"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_before_there_is_memory_for_them(saved, tmp_path, array, change, says):
+    """Orbax itself would end the process: it has no memory for what the file says is in it."""
+    directory = tmp_path / "checkpoints/00000003"
+    if array == "more":
+        saved.save(3, {**tree(3), "more": np.zeros(3)}, {})
+        saved.wait()
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{directory / 'state'}/"}).result()
+    described = json.loads(store.read(f"{array}/.zarray").result().value)
+    store.write(f"{array}/.zarray", json.dumps(described | change).encode()).result()
+    forge(directory)
+    assert find_damage(directory) is None
+    with pytest.raises(UserError) as refused:
+        saved.restore(TEMPLATE, 3)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tree_metadata": 3}', "[" * 100_000])
+def test_what_orbax_cannot_read_is_a_sentence(saved, tmp_path, content):
+    directory = tmp_path / "checkpoints/00000003"
+    (directory / "state/_METADATA").write_text(content)
+    forge(directory)
+    with pytest.raises(UserError, match="the checkpoint is not of this model"):
+        saved.restore(TEMPLATE, 3)
 
 
 # --- Failing disks ---

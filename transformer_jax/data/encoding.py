@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from transformer_jax.data.corpus import Corpus
-from transformer_jax.data.files import write_atomically
 from transformer_jax.data.ragged import Ragged
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.data.tokenizers import TokenizerPair
 from transformer_jax.data.vocabulary import EOS
+from transformer_jax.files import open_regular, write_atomically
 
 # Sentences encoded at once: lists of Python integers take ten times the memory of the arrays they become.
 CHUNK = 8192
@@ -66,7 +66,7 @@ def _encode_all(corpus: Corpus, tokenizers: TokenizerPair) -> dict[str, Sides]:
 def _read(path: Path, corpus: Corpus) -> dict[str, Sides] | None:
     """None if there is no cache or it is damaged (the members of an npz file carry checksums)."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_regular(path, follow_links=True) as file, np.load(file, allow_pickle=False) as arrays:
             splits = {
                 name: tuple(Ragged(arrays[f"{name}/{side}/values"], arrays[f"{name}/{side}/offsets"]) for side in "ST")
                 for name in corpus.splits

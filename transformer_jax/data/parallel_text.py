@@ -1,5 +1,6 @@
 """Parallel text: a directory with files ``<split>.<language>``, plain or gzip, whose lines correspond."""
 
+import contextlib
 import dataclasses
 import gzip
 import os
@@ -10,6 +11,7 @@ from typing import BinaryIO, cast
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import TextSplit
 from transformer_jax.errors import UserError
+from transformer_jax.files import open_regular
 
 DATA_VARIABLE = "TRANSFORMER_JAX_DATA"
 VALID_NAMES = ("val", "valid", "dev", "validation")
@@ -89,11 +91,17 @@ def find_directory(directory: str | None) -> Path:
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file, gzip if its name ends in .gz; see `decode_lines`.
 
+    Of pipes only those that the shell made for this process are read, as in ``--source=<(head file)``.
+
     Raises:
       UserError: unreadable, damaged gzip or invalid UTF-8, with the number of the line.
     """
+    own = str(path).startswith(("/dev/fd/", "/dev/stdin"))
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with (
+            path.open("rb") if own else open_regular(path, follow_links=True) as file,
+            gzip.open(file) if path.suffix == ".gz" else contextlib.nullcontext(file) as stream,
+        ):
             return decode_lines(cast(BinaryIO, stream), str(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from transformer_jax.data.files import write_atomically
 from transformer_jax.data.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 from transformer_jax.errors import UserError
+from transformer_jax.files import read_bytes, write_atomically
 from transformer_jax.strict_json import to_json
 
 
@@ -111,7 +111,7 @@ def train_symbols(unit: str, texts: list[str], min_count: int) -> SymbolTokenize
 def load_symbols(path: Path) -> SymbolTokenizer:
     """Reads what `SymbolTokenizer.save` wrote; UserError if it is anything else."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a tokenizer file (no valid JSON: {error}).") from error
     fields: dict[str, Any] = content if isinstance(content, dict) else {}

@@ -9,6 +9,7 @@ from transformer_jax.data.corpus import TextSplit
 from transformer_jax.data.subwords import SentencePiece, SubwordTokenizer
 from transformer_jax.data.tokenizer import Characters, SymbolTokenizer, Tokenizer, TokenizerTrainer, Words, load_symbols
 from transformer_jax.errors import UserError
+from transformer_jax.files import read_bytes
 from transformer_jax.registry import resolve
 
 TOKENIZERS: dict[str, type[TokenizerTrainer]] = {
@@ -68,7 +69,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
       UserError: the file cannot be read or is malformed.
     """
     try:
-        return SubwordTokenizer(path.read_bytes(), str(path)) if path.suffix == ".model" else load_symbols(path)
+        return SubwordTokenizer(read_bytes(path), str(path)) if path.suffix == ".model" else load_symbols(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 

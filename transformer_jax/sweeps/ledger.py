@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from transformer_jax.data.files import flush
 from transformer_jax.errors import UserError
+from transformer_jax.files import find_irregular, flush
 from transformer_jax.run_directory import CHECKPOINTS, RESULT, TENSORBOARD, read_json, write_json
 
 ORIGIN = "reused_from"  # in the result.json of a run that was taken over
@@ -36,14 +36,14 @@ def take_over(finished: Path, workdir: Path) -> bool:
     """Makes `workdir` a copy of a finished run, whole or not at all; its checkpoints share their bytes on disk.
 
     Returns:
-      Whether it could be done: not if the run has gone meanwhile, or holds links, which could lead anywhere.
+      Whether it could be done: not if the run has gone meanwhile, or holds links, which could lead anywhere, or pipes.
     """
     draft = workdir.with_name(f".{workdir.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        if any(path.is_symlink() for path in finished.rglob("*")):
+        if find_irregular(finished.rglob("*")):
             return False
-        shutil.copytree(finished, draft, ignore=shutil.ignore_patterns("lock", TENSORBOARD, CHECKPOINTS))
+        shutil.copytree(finished, draft, ignore=shutil.ignore_patterns("lock", TENSORBOARD, CHECKPOINTS, "*.draft"))
         if (finished / CHECKPOINTS).is_dir():
             shutil.copytree(finished / CHECKPOINTS, draft / CHECKPOINTS, copy_function=_link)
         result = read_json(draft / RESULT)

@@ -1,10 +1,10 @@
 """The report of a sweep (or of one run), made from its directory alone: HTML, Markdown, CSV and LaTeX."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
+from transformer_jax.files import write_atomically
 from transformer_jax.sweeps.analysis import Analysis, analyse
 from transformer_jax.sweeps.formats import to_csv, to_latex, to_markdown
 from transformer_jax.sweeps.page import to_html
@@ -42,12 +42,6 @@ def write_report(directory: Path) -> Report:
     files = {}
     for ending, write in WRITERS.items():
         files[ending] = directory / f"report.{ending}"
-        _replace(files[ending], write(analysis))
+        # A lone surrogate, legal in JSON, cannot be written as UTF-8.
+        write_atomically(files[ending], write(analysis).encode(errors="replace"))
     return Report(analysis, files)
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    # A lone surrogate, legal in JSON, cannot be written as UTF-8.
-    draft.write_text(text, encoding="utf-8", errors="replace")
-    draft.replace(path)

@@ -6,12 +6,14 @@ sweep at all is refused, with a `UserError`.
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.errors import UserError
+from transformer_jax.files import MOST_BYTES, MOST_LOG_BYTES, read_bytes
 
 SCHEMA = 1
 # In the order of the report. Only "finished" enters a mean or a test.
@@ -114,9 +116,9 @@ def read_sweep(directory: Path) -> Sweep:
     Raises:
       UserError: if the directory is neither, or sweep.json is damaged.
     """
-    if (directory / "sweep.json").is_file():
+    if os.path.lexists(directory / "sweep.json"):
         return _read_sweep(directory)
-    if (directory / "config.json").is_file():
+    if os.path.lexists(directory / "config.json"):
         return _single_run(directory)
     raise UserError(
         f"{directory} holds neither sweep.json nor config.json, so there is nothing to report: "
@@ -215,13 +217,13 @@ def _outcome(directory: Path) -> tuple[str, str, dict[str, Any]]:
     """Status, message and result. A result counts more than an error: the run was tried again and finished."""
     if not directory.is_dir():
         return "missing", "", {}
-    if (directory / "result.json").exists():
+    if os.path.lexists(directory / "result.json"):
         result = _read_object(directory / "result.json")
         status = result.get("status")
         if status not in ("finished", "diverged"):
             raise UnreadableError(f"result.json: status is {status!r}, expected 'finished' or 'diverged'")
         return status, "", result
-    if (directory / "error.json").exists():
+    if os.path.lexists(directory / "error.json"):
         error = _read_object(directory / "error.json")
         return "failed", ": ".join(filter(None, (_text(error, "type"), _text(error, "message")))), {}
     return "running", "", {}
@@ -247,10 +249,10 @@ def _read_curves(path: Path) -> tuple[dict[str, dict[int, float]], str]:
     A step written twice (before and after an interruption) keeps the later. A damaged last line is normal: the run is
     still going on, or was cut off.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}, ""
     try:
-        lines = _read_text(path).rstrip("\n").split("\n")
+        lines = _read_text(path, MOST_LOG_BYTES).rstrip("\n").split("\n")
     except UnreadableError as error:
         return {}, f"metrics.jsonl: {error}"
     curves: dict[str, dict[int, float]] = {}
@@ -277,10 +279,12 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise UnreadableError(f"{path.name}: {error}") from None
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, most: int = MOST_BYTES) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path, most).decode()
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
         raise UnreadableError(f"cannot be read ({error})") from None
 
 
