@@ -1,7 +1,9 @@
 """Translation sets of TensorFlow Datasets, read through their random-access data source: TensorFlow is not needed."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import TextSplit
 from transformer_jax.data.parallel_text import check_languages, find_directory
+from transformer_jax.data.tfds_check import check_prepared, check_shards
 from transformer_jax.errors import UserError
 
 VALID_NAMES = ("validation", "valid", "dev")
+SET_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w+.-]*\w[\w+.-]*)?(:(\d+|\*)(\.(\d+|\*)){2})?")
 VARIABLE_KEYS = {"language", "translation"}  # of the feature TranslationVariableLanguages
 
 
@@ -37,6 +41,12 @@ class Tfds:
             value = getattr(self, field)
             if value is not None and not isinstance(value, str):
                 raise UserError(f"data.source: tfds({field}={value!r}) must be a string.")
+        # What else TFDS takes for a name leads to code from elsewhere ("huggingface:x"), or to arguments of a builder.
+        if self.builder is not None and not SET_NAME.fullmatch(self.builder):
+            raise UserError(
+                f"data.source: tfds(builder={self.builder!r}) must be the name of a set of TFDS in small letters, with "
+                'its config and version where it has them: "ted_hrlr_translate/az_to_en:1.0.0".'
+            )
 
     def check(self, config: DataConfig) -> None:
         """The two languages must differ, and something must say which set is meant."""
@@ -51,6 +61,7 @@ class Tfds:
         """Reads every split whole."""
         tfds = _import_tfds()
         builder = self._builder(tfds, config)
+        check_shards(builder)
         names = {"train": self.train, "valid": self.valid or _valid_name(builder)}
         if self.test or "test" in builder.info.splits:
             names["test"] = self.test or "test"
@@ -64,14 +75,18 @@ class Tfds:
                     f"data.directory: {directory} has no dataset_info.json, so it is not a prepared TFDS set; give the "
                     'directory of one version, or name the set as in tfds(builder="...").'
                 )
-            return tfds.builder_from_directory(directory)
+            check_prepared(tfds, directory)
+            with _saying(f"{directory}: TFDS cannot read this set"):
+                return tfds.builder_from_directory(directory)
         data_dir = None if config.directory is None else Path(config.directory).expanduser()
+        for root in tfds.core.utils.file_utils.list_data_dirs(data_dir):
+            check_prepared(tfds, Path(root) / re.split("[/:]", self.builder)[0])
+        not_found = tfds.core.registered.DatasetNotFoundError
         try:
-            builder = tfds.builder(self.builder, data_dir=data_dir, file_format="array_record")
-        except (tfds.core.registered.DatasetNotFoundError, ImportError) as error:
+            with _saying(f"data.source: TFDS refuses {self.builder!r}", not_found, ImportError):
+                builder = tfds.builder(self.builder, data_dir=data_dir, file_format="array_record")
+        except (not_found, ImportError) as error:
             raise UserError(_not_found(self.builder)) from error
-        except (ValueError, AssertionError) as error:
-            raise UserError(f"data.source: TFDS refuses {self.builder!r}: {_first_line(error)}") from error
         if not builder.info.splits:
             _prepare(builder, self.builder)
         return builder
@@ -119,19 +134,19 @@ def _valid_name(builder: Any) -> str:
 
 def _read_split(builder: Any, spec: str, config: DataConfig) -> TextSplit:
     try:
-        examples: Sequence[Mapping[str, Any]] = builder.as_data_source(split=spec)
+        with _saying(f"data.source: {builder.info.full_name}: no split {spec!r}", NotImplementedError):
+            examples: Sequence[Mapping[str, Any]] = builder.as_data_source(split=spec)
     except NotImplementedError as error:
         raise UserError(
             f"{builder.data_dir}: is stored in a format without random access; prepare the set again with "
             'file_format="array_record".'
         ) from error
-    except (ValueError, KeyError) as error:
-        raise UserError(f"data.source: {builder.info.full_name}: no split {spec!r}: {_first_line(error)}") from error
     # Examples of sets with many languages each say which ones they are in, and may lack ours.
     may_lack = "TranslationVariableLanguages" in repr(builder.info.features)
     split = TextSplit([], [])
     for index in range(len(examples)):
-        texts = _translations(examples[index])
+        with _saying(f"{builder.data_dir}: example {index} of {spec!r} cannot be read"):
+            texts = _translations(examples[index])
         missing = {config.source_language, config.target_language} - texts.keys()
         if not missing:
             split.sources.append(texts[config.source_language])
@@ -167,5 +182,18 @@ def _sentence(text: bytes | str) -> str:
     return " ".join(part.strip() for part in _decode(text).split("\n")).strip()
 
 
+@contextlib.contextmanager
+def _saying(what: str, *passed: type[Exception]) -> Iterator[None]:
+    """Makes a UserError that begins with `what` of all that TFDS and the libraries below it raise, but of `passed`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except passed:
+        raise
+    except Exception as error:  # what they raise where files are not as they wrote them is anything
+        raise UserError(f"{what}: {_first_line(error)}") from error
+
+
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
