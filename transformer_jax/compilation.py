@@ -1,17 +1,84 @@
 """How programs are compiled and kept: the cache on disk, and the processors they may use."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jaxlib
 
 HURRY = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
 )
-"""XLA_FLAGS for programs that take a few steps only: on a CPU they compile in a fifth of the time, and run slower.
+"""Flags of XLA for programs that take a few steps only: on a CPU they compile in a fifth of the time, and run slower.
 
-An unknown flag ends a process; jaxlib 0.10.2 to 0.12.0 know these.
+Not every release has all of them; see `known_flags`.
 """
+PATIENCE = 300
+"""Seconds that a process has to try a flag."""
+
+
+def known_flags(flags: Sequence[str]) -> str:
+    """Those of the flags that the installed XLA knows, as the value of XLA_FLAGS.
+
+    XLA ends a process that names a flag which it does not know, so each is tried by a process of its own. The answers
+    are kept on disk, for this release alone.
+    """
+    kept = cache_directory() / "xla_flags" / f"jaxlib-{jaxlib.__version__}"
+    answers = {flag: _read_answer(kept / flag) for flag in flags}
+    if asked := [flag for flag, answer in answers.items() if answer is None]:
+        *found, plain = _try([*asked, ""])
+        answers |= dict(zip(asked, found, strict=True))
+        if plain:  # else it is not the flags that processes die of
+            for flag, answer in zip(asked, found, strict=True):
+                _keep_answer(kept / flag, answer)
+    return " ".join(flag for flag in flags if answers[flag])
+
+
+def _read_answer(path: Path) -> bool | None:
+    """None: the flag was not tried yet."""
+    try:
+        return {"known": True, "unknown": False}.get(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _keep_answer(path: Path, answer: bool | None) -> None:
+    """Where nothing can be written, or there is no answer, it is asked again."""
+    if answer is None:
+        return
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("known" if answer else "unknown")
+
+
+def _try(values: Sequence[str]) -> list[bool | None]:
+    """Whether JAX starts with each value of XLA_FLAGS; None: its process was ended from outside."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONSAFEPATH": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", "import jax; jax.devices()"],
+            env={**environment, "XLA_FLAGS": value},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for value in values
+    ]  # fmt: skip
+    return [_answer_of(process) for process in processes]
+
+
+def _answer_of(process: subprocess.Popen[bytes]) -> bool | None:
+    try:
+        status = process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
+    return status == 0 if status >= 0 or status == -signal.SIGABRT else None
 
 
 def cache_directory() -> Path:

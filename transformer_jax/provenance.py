@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+import transformer_jax
 from transformer_jax.compilation import available_cpus
 from transformer_jax.program import Program
 
@@ -17,7 +18,7 @@ from transformer_jax.program import Program
 def executed(program: Program) -> dict[str, Any]:
     """How a run was executed: bit for bit equality holds among runs for which this is equal."""
     device = jax.devices()[0]
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformer_jax")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "platform": device.platform,
         "device_kind": device.device_kind,
@@ -28,6 +29,7 @@ def executed(program: Program) -> dict[str, Any]:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
+        "transformer_jax": transformer_jax.__version__,
     }
 
 

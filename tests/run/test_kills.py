@@ -147,7 +147,7 @@ train(2)
 def test_the_number_of_devices_may_change(tmp_path):
     """1 device up to step 13, 8 faked ones to step 15, then 2: the same losses to float tolerance, dropout on."""
     workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
     here = str(Path(tiny_run.__file__).parent)
     subprocess.run([sys.executable, "-c", DEVICES, here, str(workdir)], env=environment, check=True)
     found, expected = (tiny_run.content(run)["log"] for run in (workdir, tiny_run.finished()))

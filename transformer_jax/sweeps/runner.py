@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from transformer_jax.compilation import HURRY, available_cpus
+from transformer_jax.compilation import HURRY, available_cpus, known_flags
 from transformer_jax.config import Config, with_values
 from transformer_jax.data import Dataset, make_dataset
 from transformer_jax.errors import UserError
@@ -70,8 +70,9 @@ def run_sweep(
     # This process only plans: the accelerator's memory is for its workers.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     workers = workers or _default_workers()
-    if jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants):
-        environment.setdefault("XLA_FLAGS", HURRY)
+    short = jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants)
+    if short and "XLA_FLAGS" not in environment:
+        environment["XLA_FLAGS"] = known_flags(HURRY)
     datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
     rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
     definition = _describe(name, experiment, scale_name, scale, rows)

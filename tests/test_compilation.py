@@ -1,0 +1,83 @@
+"""XLA is asked before a flag is set: one that it does not know would end every process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jaxlib
+import pytest
+
+from transformer_jax import compilation
+from transformer_jax.compilation import HURRY, known_flags
+
+KNOWN, UNKNOWN = HURRY[0], "--xla_no_such_flag=1"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def asked(cache, monkeypatch) -> list[str]:
+    """The flags that were tried, by a stand-in that knows those with "good" in their names and others not.
+
+    "late" flags give no answer; what begins with "broken" ends every process, flag or none.
+    """
+    tried: list[str] = []
+
+    def answers(values):
+        tried.extend(value for value in values if value)
+        if any(value.startswith("broken") for value in values):
+            return [False] * len(values)
+        return [None if "late" in value else not value or "good" in value for value in values]
+
+    monkeypatch.setattr(compilation, "_try", answers)
+    return tried
+
+
+def test_the_installed_xla_is_asked_once(cache, monkeypatch):
+    assert known_flags([UNKNOWN, KNOWN]) == KNOWN
+    monkeypatch.setattr(compilation, "_try", None)
+    assert known_flags([KNOWN, UNKNOWN]) == KNOWN
+
+
+def test_the_flags_of_this_suite_start_a_process():
+    """Whatever release is installed: a process with these flags does not die."""
+    environment = {**os.environ, "XLA_FLAGS": known_flags(HURRY)}
+    subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=environment, check=True)
+
+
+def test_another_release_is_asked_anew(asked, monkeypatch):
+    assert known_flags(["good", "bad"]) == known_flags(["good", "bad"]) == "good"
+    assert asked == ["good", "bad"]
+    monkeypatch.setattr(jaxlib, "__version__", "999.0")
+    assert known_flags(["good"]) == "good"
+    assert asked == ["good", "bad", "good"]
+
+
+def test_no_answer_is_not_kept(asked):
+    assert known_flags(["good", "late"]) == known_flags(["good", "late"]) == "good"
+    assert asked == ["good", "late", "late"]
+
+
+def test_where_no_process_lives_the_flags_are_not_blamed(asked):
+    assert known_flags(["broken", "good"]) == ""
+    assert known_flags(["good"]) == "good"
+
+
+def test_a_damaged_answer_is_asked_again(asked, cache):
+    known_flags(["good"])
+    (kept,) = (path for path in cache.rglob("*") if path.is_file())
+    kept.write_bytes(b"\xff")
+    assert known_flags(["good"]) == "good"
+    assert asked == ["good", "good"]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(asked, cache, monkeypatch):
+    (cache / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "file"))
+    assert known_flags(["good", "bad"]) == "good"
+    assert known_flags(["good", "bad"]) == "good"
