@@ -201,7 +201,8 @@ def _train(options: argparse.Namespace, overrides: Overrides) -> int:
     config = load_config(options.config, overrides)
     allowed = [name.strip() for name in options.allow_config_change.split(",") if name.strip()]
     result = train(config, options.workdir, allow_config_change=allowed, say=_say(options))
-    _print(options, result, [f"{options.workdir}: {result['status']} after {result['steps']} steps"])
+    skipped = f", of which {result['skipped']} were skipped" if result.get("skipped") else ""
+    _print(options, result, [f"{options.workdir}: {result['status']} after {result['steps']} steps{skipped}"])
     return 1 if result["status"] == "diverged" else 0
 
 
@@ -246,11 +247,11 @@ def _export(options: argparse.Namespace, overrides: Overrides) -> int:
 def _replay(options: argparse.Namespace, overrides: Overrides) -> int:
     found = replay(options.workdir)
     numbers = "  ".join(f"{name} {_number(value)}" for name, value in found["measured"].items())
-    lines = [f"step {found['step']}: {numbers}", f"{'largest value':>14}  {'gradient norm':>14}  parameters"]
-    lines += [
-        f"{_number(look['largest']):>14}  {_number(look['gradient_norm']):>14}  {path}"
-        for path, look in found["parameters"].items()
-    ]
+    titles = {"largest": "largest value", "gradient_norm": "gradient norm", "update_norm": "update norm"}
+    table = [(*titles.values(), "parameters")]
+    table += [(*(_number(look[name]) for name in titles), path) for path, look in found["parameters"].items()]
+    lines = [f"step {found['step']}: {numbers}"]
+    lines += ["  ".join([*(f"{cell:>14}" for cell in cells), path]) for *cells, path in table]
     _print(options, found, lines)
     return 0
 

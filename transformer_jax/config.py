@@ -262,7 +262,7 @@ class TrainConfig:
     checkpoint_every: int | None = knob(None, "steps between checkpoints; unset: at each evaluation", low=1)
     keep_last: int = knob(5, "checkpoints kept beside the best", low=1)
     patience: int | None = knob(None, "evaluations without a better evaluate.best before the run stops early", low=1)
-    on_nonfinite: Literal["stop", "skip"] = knob("stop", "what happens at a loss or gradient that is not finite")
+    on_nonfinite: Literal["stop", "skip"] = knob("stop", "what a loss, gradient or update that is not finite leads to")
     steps_per_dispatch: int = knob(
         1,
         "steps in a row, of one shape, in a call of the program: fewer waits for the host; best with one shape",

@@ -26,8 +26,12 @@ from transformer_jax.run_directory import (
     write_config,
     write_json,
 )
+from transformer_jax.training.step import GUARDED
 
 Say = Callable[[str], None]
+SKIPPED = "skipped"  # in a line of the log, where there are any: how many of its steps were left out
+MOST_SKIPPED = 0.1
+"""Of the steps of a run may be left out; with more it is not what its config describes, and has no score."""
 
 
 class RunRecord:
@@ -54,6 +58,7 @@ class RunRecord:
         self.complete = False  # no longer training, and the last state is saved
         self.status = "finished"
         self.last_step = 0
+        self.skipped = 0  # steps of the last saved state whose update was left out
 
     def was_open(self, step: int) -> bool:
         """Whether the run was still training when it saved at `step`."""
@@ -81,6 +86,7 @@ class RunRecord:
             self._say(f"{self.workdir}: goes on under other conditions; {RESULT} has them as executed_before.")
             self.executions.append(now)
         self._saved_best, self.complete = self.best_step, not self.open
+        self.skipped = int(state.skipped)
         self._write_config()
         self.checkpoints.cut_back(step)
         kept = self.log.cut_back(step)
@@ -124,6 +130,7 @@ class RunRecord:
         if self.complete:
             return
         self.last_step = step if self.open else self.last_step
+        self.skipped = int(state.skipped)
         self.log.sync()
         self.checkpoints.save(step, state, self._remembered())
         self._saved_best, self.complete = self.best_step, not self.open
@@ -142,10 +149,17 @@ class RunRecord:
             entry[0] += float(total)
             entry[1] += float(count)
 
+    def add_skipped(self) -> None:
+        """Adds a step whose update was left out to the window."""
+        self.window.setdefault(SKIPPED, [0.0, 0.0])[0] += 1
+
     def log_window(self, step: int) -> dict[str, Any]:
-        """Writes the means of the window."""
-        means = {name: total / max(count, 1.0) for name, (total, count) in self.window.items()}
-        speed = self.window["nll"][1] / max(self.window_seconds, 1e-9)
+        """Writes the means of the window, and how many steps were left out of them."""
+        means: dict[str, Any] = {name: total / max(count, 1.0) for name, (total, count) in self.window.items()}
+        if SKIPPED in means:
+            means[SKIPPED] = int(means[SKIPPED])
+        _, tokens = self.window.get("nll", (0.0, 0.0))
+        speed = tokens / max(self.window_seconds, 1e-9)
         line = {"step": step, "split": "train", **means, "tokens_per_second": speed}
         self._write(line)
         self.window, self.window_seconds = {}, 0.0
@@ -175,8 +189,9 @@ class RunRecord:
             self.open, self.last_step = False, step
 
     def diverge(self, step: int, sums: dict[str, Any], program: Program) -> None:
-        """Closes a run whose loss or gradient at `step` was not finite; its state is the last good one."""
+        """Closes a run of which `step` was not finite (see GUARDED); its state is the last good one."""
         self.open, self.status, self.last_step = False, "diverged", step
+        what = [name.removesuffix("_norm") for name in GUARDED if not math.isfinite(sums[name][0])]
         command = shlex.join(["./launch.sh", "replay", f"--workdir={self.workdir}"])
         batch = program.plan.batch_at(step - 1, self.config.seed)
         content = {
@@ -188,5 +203,21 @@ class RunRecord:
         }
         write_json(self.workdir / NONFINITE, content)
         self._say(
-            f"{self.workdir}: loss or gradient of step {step} is not finite; the state before it is kept. {command}"
+            f"{self.workdir}: step {step} is not finite ({', '.join(what)}); the state before it is kept. {command}"
         )
+
+    def count_skipped(self) -> None:
+        """Says how many steps were left out; a run that left out too many has diverged, though it went on."""
+        if not self.skipped:
+            return
+        left_out = f"{self.workdir}: {self.skipped} of {self.last_step} steps were left out, as they were not finite"
+        if self.status == "finished" and self.skipped > MOST_SKIPPED * self.last_step:
+            self.status = "diverged"
+            self._say(f"{left_out}: more than {MOST_SKIPPED:.0%}, so this run is no measurement.")
+        else:
+            self._say(f"{left_out}.")
+
+
+def is_finite(sums: dict[str, tuple[float, float]]) -> bool:
+    """Whether all that a step is guarded by is finite."""
+    return all(math.isfinite(sums[name][0]) for name in GUARDED)

@@ -12,7 +12,7 @@ from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.errors import UserError
 from transformer_jax.program import Program, check_origin, load_tokenizers, state_template
 from transformer_jax.run_directory import CHECKPOINTS, NONFINITE, read_config, read_json
-from transformer_jax.training.step import gradient
+from transformer_jax.training.step import gradient_and_update
 
 
 def replay(workdir: Path) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def replay(workdir: Path) -> dict[str, Any]:
 
     Returns:
       "step"; "measured": name -> what the step measured, as in the log; "parameters": path -> "largest", the largest
-      absolute value before the step, and "gradient_norm", both None where they are not finite.
+      absolute value before the step, "gradient_norm" and "update_norm", all None where they are not finite.
 
     Raises:
       UserError: the run has not diverged, or its last good state is gone.
@@ -28,9 +28,7 @@ def replay(workdir: Path) -> dict[str, Any]:
     config = read_config(workdir)
     path = workdir / NONFINITE
     if not path.is_file():
-        raise UserError(
-            f"{workdir}: has no {NONFINITE}: no step of this run had a loss or gradient that was not finite."
-        )
+        raise UserError(f"{workdir}: has no {NONFINITE}: no step of this run was stopped at because it was not finite.")
     report = read_json(path)
     step = report.get("step") if isinstance(report, dict) else None
     if not isinstance(step, int) or isinstance(step, bool) or step < 1:
@@ -43,11 +41,12 @@ def replay(workdir: Path) -> dict[str, Any]:
     program = Program(config, None, load_tokenizers(workdir))
     check_origin(workdir, program.dataset)
     lane, batch = program.lane([config]), program.batch(step - 1, [config.seed])
-    gradients = jax.jit(functools.partial(gradient, program.config))(state.params, batch, lane, state.step)
+    look_inside = jax.jit(functools.partial(gradient_and_update, program.config))
+    gradients, updates = jax.device_get(look_inside(state, batch, lane))
     start = program.layout.put(state.replace(alive=np.ones((), bool)))
     _, sums, count = program.dispatch(start, step - 1, 1, [config.seed], lane)
     (measured,) = program.each_step(jax.device_get(sums), count)
-    inside = jax.tree_util.tree_map(_look, state.params, jax.device_get(gradients))
+    inside = jax.tree_util.tree_map(_look, state.params, gradients, updates)
     named = jax.tree_util.tree_leaves_with_path(
         inside, is_leaf=lambda node: isinstance(node, dict) and "largest" in node
     )
@@ -58,9 +57,12 @@ def replay(workdir: Path) -> dict[str, Any]:
     }
 
 
-def _look(parameter: np.ndarray, gradient: np.ndarray) -> dict[str, float | None]:
-    norm = jnp.linalg.norm(jnp.ravel(gradient))
-    return {"largest": _finite(np.max(np.abs(parameter))), "gradient_norm": _finite(norm)}
+def _look(parameter: np.ndarray, gradient: np.ndarray, update: np.ndarray) -> dict[str, float | None]:
+    return {
+        "largest": _finite(np.max(np.abs(parameter))),
+        "gradient_norm": _finite(jnp.linalg.norm(jnp.ravel(gradient))),
+        "update_norm": _finite(jnp.linalg.norm(jnp.ravel(update))),
+    }
 
 
 def _finite(value: Any) -> float | None:

@@ -1,7 +1,6 @@
 """One run from config to `result.json`, to be read from top to bottom. Several runs of one program are a population."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from transformer_jax.program import (
     with_vocabulary,
 )
 from transformer_jax.provenance import commit
-from transformer_jax.record import RunRecord
+from transformer_jax.record import SKIPPED, RunRecord, is_finite
 from transformer_jax.run_directory import (
     CONFIG,
     PREDICTIONS,
@@ -204,11 +203,14 @@ def _collect(program: Program, runs: list[RunRecord], pending: list[tuple[int, i
     for before, count, measured in jax.device_get(pending):
         for step, sums in enumerate(program.each_step(measured, count), before + 1):
             for run, own in zip(runs, program.unstack(sums), strict=True):
-                finite = all(math.isfinite(own[name][0]) for name in ("loss", "gradient_norm"))
-                if run.open and not finite and stopping:
-                    run.diverge(step, own, program)
-                if run.open and finite:
+                if not run.open:
+                    continue
+                if is_finite(own):
                     run.add(own)
+                elif stopping:
+                    run.diverge(step, own, program)
+                else:
+                    run.add_skipped()
     pending.clear()
 
 
@@ -216,12 +218,15 @@ def _log(runs: list[RunRecord], step: int, steps: int, say: Say) -> None:
     lines = [run.log_window(step) for run in runs if run.open and run.window]
     if not lines:
         return
-    loss, nll = (sum(line[name] for line in lines) / len(lines) for name in ("loss", "nll"))
+    # A line of skipped steps alone has no loss.
+    means = {name: [line[name] for line in lines if name in line] for name in ("loss", "nll")}
+    numbers = [f"{name} {sum(values) / len(values):.4f}" for name, values in means.items() if values]
+    skipped = sum(line.get(SKIPPED, 0) for line in lines)
+    numbers += [f"{skipped} skipped"] if skipped else []
     speed = sum(line["tokens_per_second"] for line in lines)
     left = (steps - step) * sum(run.seconds for run in runs) / step
     say(
-        f"step {step}/{steps}  loss {loss:.4f}  nll {nll:.4f}  {speed:,.0f} tokens/s  "
-        f"{int(left) // 60}:{int(left) % 60:02d} left"
+        f"step {step}/{steps}  {'  '.join(numbers)}  {speed:,.0f} tokens/s  {int(left) // 60}:{int(left) % 60:02d} left"
     )
 
 
@@ -288,6 +293,8 @@ class _Clock:
 def _conclude(program: Program, runs: list[RunRecord], stop: list[int], say: Say) -> list[Result]:
     """Evaluates every split with the parameters that `evaluate.checkpoint` names, and writes result.json."""
     begun = time.perf_counter()
+    for run in runs:
+        run.count_skipped()
     choice = program.config.evaluate.checkpoint
     # A run that diverged has no score; its last good state only fills its lane.
     choices = [choice if run.status == "finished" else "last" for run in runs]
@@ -315,6 +322,7 @@ def _conclude(program: Program, runs: list[RunRecord], stop: list[int], say: Say
                 "seed": run.config.seed,
                 "parameters": count_parameters(run.config),
                 "steps": run.last_step,
+                "skipped": run.skipped,
                 "best_step": run.best_step,
                 "checkpoint": choice,
                 "metrics": only_finite({split: metrics[lane] for split, metrics in measured.items()}) if good else {},

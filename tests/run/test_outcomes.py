@@ -19,6 +19,7 @@ from transformer_jax.program import Program, state_template
 from transformer_jax.run import train_group
 from transformer_jax.run_directory import in_use, locked, read_config
 from transformer_jax.saved_run import load_params
+from transformer_jax.sweeps.analysis import analyse
 from transformer_jax.sweeps.results import read_sweep
 
 
@@ -169,16 +170,45 @@ def test_a_huge_learning_rate_diverges_and_is_said_so(tmp_path):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
 
 
-def test_with_skip_a_bad_step_is_left_out_and_training_goes_on(tmp_path, monkeypatch):
-    program = tiny_run.program(train__on_nonfinite="skip", data__length_classes=1)
-    plant(monkeypatch, program, 7)
-    (result,) = tiny_run.train_here(tmp_path, compiled=program)
-    assert (result["status"], result["steps"]) == ("finished", 20)
+@pytest.mark.parametrize("bad", [[7], [7, 9], [7, 9, 12]])
+def test_with_skip_a_bad_step_is_left_out_and_training_goes_on(tmp_path, monkeypatch, bad):
+    """Up to a tenth of the steps; beyond that what was trained is not what the config describes."""
+    program, said = tiny_run.program(train__on_nonfinite="skip", data__length_classes=1), []
+    for step in bad:
+        plant(monkeypatch, program, step)
+    (result,) = tiny_run.train_here(tmp_path, compiled=program, say=said.append)
+    measured = len(bad) <= 2
+    assert (result["status"], result["steps"]) == ("finished" if measured else "diverged", 20)
+    assert (result["skipped"], bool(result["metrics"])) == (len(bad), measured)
+    assert any(f"{len(bad)} of 20 steps were left out" in line for line in said)
     state, _ = Checkpoints(tmp_path / "checkpoints").restore(state_template(program.config), 20)
-    assert (int(state.step), int(state.skipped)) == (20, 1)
-    window = next(line for line in log_of(tmp_path, "train") if line["step"] == 9)
-    assert all(np.isfinite(value) for value in window.values() if isinstance(value, float))
+    assert (int(state.step), int(state.skipped)) == (20, len(bad))
+    lines = {line["step"]: line for line in log_of(tmp_path, "train")}
+    assert all(np.isfinite(value) for value in lines[9].values() if isinstance(value, float))
+    skipped = {step: line["skipped"] for step, line in lines.items() if "skipped" in line}
+    assert skipped == {9: min(len(bad), 2)} | ({} if measured else {12: 1})
     assert not (tmp_path / "nonfinite.json").exists()
+
+
+def test_a_run_that_skips_every_step_is_no_measurement_also_when_it_was_stopped(tmp_path, monkeypatch, capsys):
+    overrides = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30, "train.on_nonfinite": "skip"}
+    program = tiny_run.program(**{path.replace(".", "__"): value for path, value in overrides.items()})
+    (result,) = tiny_run.train_here(tmp_path / "whole", compiled=program)
+    assert (result["status"], result["steps"], result["skipped"], result["metrics"]) == ("diverged", 20, 20, {})
+    lines = log_of(tmp_path / "whole", "train")
+    assert [(line["step"], line["skipped"]) for line in lines] == [*((k, 3) for k in range(3, 19, 3)), (20, 2)]
+    assert "loss" not in lines[0]
+    assert not (tmp_path / "whole" / "predictions" / "test.txt").exists()
+    with monkeypatch.context() as patch:
+        tiny_run.stop_at(patch, program, 13)
+        with pytest.raises(Interruption):
+            tiny_run.train_here(tmp_path / "stopped", compiled=program)
+    tiny_run.train_here(tmp_path / "stopped", compiled=program)
+    assert tiny_run.content(tmp_path / "stopped") == tiny_run.content(tmp_path / "whole")
+    config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py", overrides)
+    assert cli.main(["train", f"--config={config}", f"--workdir={tmp_path}/whole"]) == 1
+    assert "diverged after 20 steps, of which 20 were skipped" in capsys.readouterr().out
+    assert "20 of 20 steps skipped" in analyse(read_sweep(tmp_path / "whole")).notes[-1]
 
 
 def refuse(name: str) -> None:

@@ -2,24 +2,36 @@
 
 import json
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tiny_run
 
 from transformer_jax import cli
+from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.errors import UserError
+from transformer_jax.program import state_template
 from transformer_jax.replay import replay
+from transformer_jax.run_directory import read_config
 
-# A learning rate at which the parameters are gone after the first step.
-OVERRIDES = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30, "data.length_classes": 1}
+# A learning rate at which the parameters are as good as gone after the first step, though finite.
+HUGE = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e18, "data.length_classes": 1}
+# The rows of the source's table that no sentence uses have no gradient, so that Adam divides zero by zero.
+ZERO_BY_ZERO = {"optimizer.epsilon": 0.0, "model.embedding.tying": "none", "data.length_classes": 1}
 
 
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("diverged") / "run"
-    said = []
-    program = tiny_run.program(**{path.replace(".", "__"): value for path, value in OVERRIDES.items()})
+    return diverge(tmp_path_factory.mktemp("diverged") / "run", HUGE)
+
+
+def diverge(workdir: Path, overrides: Mapping[str, Any]) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    program = tiny_run.program(**{path.replace(".", "__"): value for path, value in overrides.items()})
     (result,) = tiny_run.train_here(workdir, compiled=program, say=said.append)
     assert result["status"] == "diverged"
     return workdir, said
@@ -49,13 +61,30 @@ def test_the_step_taken_again_measures_the_same(diverged, capsys):
         assert (value is None) == (not np.isfinite(float(report[name])))
     assert found["measured"]["loss"] is None or found["measured"]["gradient_norm"] is None
     looks = found["parameters"]
-    assert max(look["largest"] for look in looks.values()) > 1e20  # what the learning rate has made of them
+    assert max(look["largest"] for look in looks.values()) > 1e16  # what the learning rate has made of them
     assert any(look["gradient_norm"] is None for look in looks.values())
     assert cli.main(["replay", f"--workdir={workdir}"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("step 2: ")
     assert "loss not finite" in output.splitlines()[0]
     assert "encoder_layers.self_attention.query.kernel" in output
+
+
+def test_an_update_that_is_not_finite_is_named_at_its_own_step_and_found_in_its_parameter(tmp_path):
+    workdir, said = diverge(tmp_path / "run", ZERO_BY_ZERO)
+    assert any("step 1 is not finite (update); the state before it is kept" in line for line in said)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    state, _ = checkpoints.restore(state_template(read_config(workdir)), checkpoints.steps()[-1])
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+    assert int(state.step) == 0
+    found = replay(workdir)
+    assert found["step"] == 1
+    assert [name for name, value in found["measured"].items() if value is None] == ["update_norm"]
+    looks = found["parameters"]
+    bad = {name for name, look in looks.items() if look["update_norm"] is None}
+    assert "source_embedding.embedding" in bad
+    assert len(bad) < len(looks) / 2
+    assert None not in [look[name] for look in looks.values() for name in ("largest", "gradient_norm")]
 
 
 def test_of_a_healthy_run_there_is_nothing_to_replay():

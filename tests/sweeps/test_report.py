@@ -255,6 +255,28 @@ def test_runs_that_did_not_finish_are_named(tmp_path):
         assert "OutOfMemory: too big" in report.files[ending].read_text()
 
 
+def test_skipped_steps_are_in_the_verdict_the_notes_and_the_report(tmp_path):
+    sweep = make_sweep(tmp_path)
+    runs = sweep / "runs"
+    make_run(runs / "base" / "seed_0", 0, 0.90, skipped=3)
+    make_run(runs / "no_wo" / "seed_1", 1, 0.83, skipped=5)
+    make_run(runs / "one_head" / "seed_2", 2, 0.92, skipped=100, status="diverged", metrics={})
+    report = write_report(sweep)
+    assert verdict_of(report, "no_wo").endswith("3 seeds (5 of 300 steps skipped)")
+    assert verdict_of(report, "one_head").endswith(" (1 of 3 diverged)")
+    note = "Steps that were not finite were left out: base 3 of 300 steps skipped, no_wo 5 of 300 steps skipped, "
+    assert f"{note}one_head 100 of 300 steps skipped." in report.analysis.notes
+    assert "| diverged | 100 of 100 steps skipped |" in report.files["md"].read_text()
+    assert report.as_dict()["rows"]["no_wo"]["skipped"] == {"0": 0, "1": 5, "2": 0}
+
+
+@pytest.mark.parametrize("skipped", [True, "9", -3, 0, 1.5, None, 10**40])
+def test_what_is_no_number_of_skipped_steps_is_none(tmp_path, skipped):
+    sweep = make_sweep(tmp_path)
+    make_run(sweep / "runs" / "no_wo" / "seed_1", 1, 0.83, skipped=skipped)
+    assert "skipped" not in verdict_of(write_report(sweep), "no_wo")
+
+
 def test_a_run_that_finished_after_an_error_counts(tmp_path):
     make_sweep(tmp_path)
     (tmp_path / "runs/base/seed_0/error.json").write_text('{"message": "first try"}')

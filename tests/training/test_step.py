@@ -138,6 +138,39 @@ def test_a_gradient_that_is_not_finite_counts_though_the_loss_is():
     np.testing.assert_array_equal(states[1].params["w"], [0.0, 1.0])
 
 
+ZERO_GRADIENT = batch((4, 0), (2, 0))  # of the second parameter: Adam's update of it is 0 / epsilon
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer.name": "adam", "optimizer.epsilon": 0.0},  # NaN in one entry
+        {"optimizer.name": "adamw", "optimizer.epsilon": 0.0, "optimizer.ema_decay": 0.5},
+        {"optimizer.learning_rate": 1e25},  # finite, but nothing that could be measured or trained on
+    ],
+)
+def test_an_update_that_is_not_finite_counts_though_loss_and_gradient_are(changes, policy):
+    config = freeze({**SGD, **changes, "train.on_nonfinite": policy})
+    states, (measured,) = run(config, [ZERO_GRADIENT])
+    assert np.isfinite([measured[name][0] for name in ("loss", "gradient_norm")]).all()
+    assert not np.isfinite(measured["update_norm"][0])
+    for field in ("params", "average", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(states[1], field), getattr(states[0], field))
+    found = [int(states[1].step), int(states[1].skipped), bool(states[1].alive)]
+    assert found == ([0, 0, False] if policy == "stop" else [1, 1, True])
+
+
+def test_of_two_lanes_only_the_one_whose_update_is_not_finite_stops():
+    config = freeze(SGD)
+    lanes = Lane(np.int32([7, 7]), {"optimizer.learning_rate": np.float32([1e30, 0.25])})
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), start(config))
+    states, _ = jax.vmap(build_step(config), in_axes=(0, None, 0))(both, GOOD, lanes)
+    assert states.alive.tolist() == [False, True]
+    assert states.step.tolist() == [0, 1]
+    np.testing.assert_allclose(states.params["w"], [[1, 2], [1 - 0.25 * 2, 2 - 0.25 * 1]])
+
+
 def test_numbers_of_the_lane_stand_in_for_those_of_the_config():
     config = freeze(SGD)
     lane = Lane(np.int32(7), {"optimizer.learning_rate": np.float32(0.25)})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_jax.sweeps.comparison import Comparison, base_pairs, compare, partner_pairs
-from transformer_jax.sweeps.results import Sweep
+from transformer_jax.sweeps.results import Sweep, skipped_text
 from transformer_jax.sweeps.statistics import Summary, summarize
 from transformer_jax.sweeps.wording import FINDINGS, Units, count, make_units
 
@@ -54,6 +54,7 @@ class Analysis:
                     "parameters": self.sweep.rows[row].parameters,
                     "values": {str(seed): value for seed, value in self.sweep.values(row).items()},
                     "status": {str(run.seed): run.status for run in self.sweep.runs_of(row)},
+                    "skipped": {str(run.seed): run.skipped for run in self.sweep.runs_of(row)},
                     "seconds": mean_seconds(self.sweep, row),
                 }
                 for row in self.sweep.rows
@@ -143,6 +144,9 @@ def notes(sweep: Sweep) -> list[str]:
         found.append(f"{statuses.count('finished')} of {count(len(statuses), 'run')} finished; the others: {listed}.")
     if "diverged" in unfinished:
         found.append("Diverged runs have no score and enter no mean: a row with some looks better than it is.")
+    texts = {row: skipped_text([run.result for run in sweep.runs_of(row)]) for row in sweep.rows}
+    if skipped := ", ".join(f"{row} {text}" for row, text in texts.items() if text):
+        found.append(f"Steps that were not finite were left out: {skipped}.")
     executed = sweep.environment()
     conditions = {
         "commit": sweep.commits(),

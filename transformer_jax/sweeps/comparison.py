@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from transformer_jax.sweeps import statistics
-from transformer_jax.sweeps.results import Sweep
+from transformer_jax.sweeps.results import Sweep, skipped_text
 from transformer_jax.sweeps.statistics import Interval, PairedT, SignFlip
 from transformer_jax.sweeps.wording import Units, finding, verdict
 
@@ -75,7 +75,9 @@ def _shared_seeds(sweep: Sweep, row: str, against: str) -> tuple[int, ...]:
 
 
 def _losses(sweep: Sweep, row: str) -> str:
-    """Seeds that diverged or failed belong into the verdict: the rest is a choice made by success."""
+    """Seeds that diverged or failed, and steps that the others skipped, belong into the verdict: the rest is a choice
+    made by success."""
     statuses = [run.status for run in sweep.runs_of(row)]
     lost = [f"{statuses.count(s)} of {len(statuses)} {s}" for s in ("diverged", "failed") if s in statuses]
+    lost += filter(None, [skipped_text([run.result for run in sweep.runs_of(row) if run.status == "finished"])])
     return f" ({', '.join(lost)})" if lost else ""

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,11 @@ class Run:
         """Wall time from start to result."""
         seconds = self.result.get("seconds")
         return finite(seconds.get("total")) if isinstance(seconds, dict) else None
+
+    @property
+    def skipped(self) -> int:
+        """Steps whose update was left out as it was not finite, where `train.on_nonfinite` is "skip"."""
+        return _whole(self.result.get("skipped"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +227,7 @@ def _outcome(directory: Path) -> tuple[str, str, dict[str, Any]]:
         status = result.get("status")
         if status not in ("finished", "diverged"):
             raise UnreadableError(f"result.json: status is {status!r}, expected 'finished' or 'diverged'")
-        return status, "", result
+        return status, skipped_text([result]), result
     if os.path.lexists(directory / "error.json"):
         error = _read_object(directory / "error.json")
         return "failed", ": ".join(filter(None, (_text(error, "type"), _text(error, "message")))), {}
@@ -235,6 +240,17 @@ def metric_value(result: Mapping[str, Any], metric: str) -> float | None:
     metrics = result.get("metrics")
     fields = metrics.get(split) if isinstance(metrics, dict) else None
     return finite(fields.get(field)) if isinstance(fields, dict) else None
+
+
+def skipped_text(results: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the steps of those results were left out; "" where none was."""
+    skipped, steps = (sum(_whole(result.get(name)) for result in results) for name in ("skipped", "steps"))
+    return f"{skipped:,} of {steps:,} steps skipped" if skipped else ""
+
+
+def _whole(value: Any) -> int:
+    """The value if it is a number of steps, else 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**15 else 0
 
 
 def finite(value: Any) -> float | None:

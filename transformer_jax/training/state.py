@@ -26,9 +26,9 @@ class Lane:
 class TrainState:
     """All that a step reads and writes beside the batch.
 
-    `step` counts the steps taken, int32[]; `skipped` those whose update was left out because loss or gradient was not
-    finite, int32[]; `alive` turns false for good at such a step when `train.on_nonfinite` is "stop", bool[]. `average`
-    is the exponential moving average of the parameters, or None.
+    `step` counts the steps taken, int32[]; `skipped` those whose update was left out because it, the loss or the
+    gradient was not finite, int32[]; `alive` turns false for good at such a step when `train.on_nonfinite` is "stop",
+    bool[]. `average` is the exponential moving average of the parameters, or None.
     """
 
     step: jax.Array

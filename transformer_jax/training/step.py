@@ -1,6 +1,7 @@
 """One training step: a pure function, the same under jit, vmap and pmap."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from transformer_jax.training.state import Lane, TrainState
 
 Step = Callable[[TrainState, Batch, Lane], tuple[TrainState, Sums]]
 Steps = Callable[[TrainState, Batch, Lane, jax.typing.ArrayLike], tuple[TrainState, Sums]]
+GUARDED = ("loss", "gradient_norm", "update_norm")
+"""What a step measures that must be finite, or its update is left out: then every state is finite, as a norm of which
+the square overflows counts as not finite too."""
 
 
 def build_step(
@@ -44,7 +48,7 @@ def build_step(
             "update_norm": (optax.tree.norm(updates), one),
             "learning_rate": (build_schedule(lane_config)(state.step - state.skipped + 1), one),
         }
-        finite = jnp.isfinite(loss) & jnp.isfinite(measured["gradient_norm"][0])
+        finite = functools.reduce(jnp.logical_and, [jnp.isfinite(measured[name][0]) for name in GUARDED])
         updated = dataclasses.replace(
             state, params=params, opt_state=opt_state, average=_average(config, state.average, params)
         )
@@ -79,11 +83,12 @@ def build_steps(config: Config, most: int, *how: Callable[[Any], Any]) -> Steps:
     return steps
 
 
-def gradient(config: Config, params: Any, batch: Batch, lane: Lane, step: jax.Array) -> Any:
-    """The gradient of the mean loss a token that the step after `step` steps sees, on one device."""
+def gradient_and_update(config: Config, state: TrainState, batch: Batch, lane: Lane) -> tuple[Any, Any]:
+    """The gradient of the mean loss a token that the next step sees, and the update made of it, on one device."""
     lane_config = with_values(config, lane.numbers)
-    _, count, _, gradient = _loss_and_gradient(lane_config, params, batch, _key(lane, step))
-    return _mean(gradient, count)
+    _, count, _, gradient = _loss_and_gradient(lane_config, state.params, batch, _key(lane, state.step))
+    gradient = _mean(gradient, count)
+    return gradient, build_optimizer(lane_config).update(gradient, state.opt_state, state.params)[0]
 
 
 def _loss_and_gradient(
