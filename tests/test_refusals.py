@@ -4,8 +4,10 @@ import dataclasses
 import gzip
 import io
 import json
+import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -288,3 +290,45 @@ def test_refused_in_a_sentence(case, tmp_path, monkeypatch, capsys):
     assert "Traceback" not in output + error
     assert len(error) < 1200
     assert snapshot(tmp_path) == before
+
+
+FILES = [
+    "config.json", "data.json", "result.json", "error.json", "metrics.jsonl", "nonfinite.json", "lock", "tokenizer",
+    "predictions", "checkpoints", "tokenizer/tokenizer.json", "checkpoints/*/progress.json",
+    "checkpoints/*/manifest.json", "checkpoints/*/state/_METADATA", "checkpoints/*/more",
+]  # fmt: skip
+COMMANDS = [
+    EVALUATE, f"{EVALUATE} --checkpoint=best", TRANSLATE, TRAIN, "export --workdir=run --output=out", "replay --workdir=run",
+    "report run", "sweep c.py --workdir=run --status", "score --hypotheses=run/FILE --references=run/config.json",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_a_run_directory_keeps_no_command_waiting(name, tmp_path, monkeypatch, capsys):
+    """Whatever file it stands for: each command ends with a sentence, or does not need the file."""
+
+    def wake(number: int, frame: object) -> None:
+        raise AssertionError("it hangs")
+
+    monkeypatch.chdir(tmp_path)
+    tiny_run.write_config_file(tmp_path / "c.py")
+    run = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    folder, _, file = name.rpartition("/")
+    places = [path / file for path in (run.glob(folder) if folder else [run])]
+    for path in places:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    before = signal.signal(signal.SIGALRM, wake)
+    try:
+        for command in COMMANDS:
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"0 1\n")))
+            signal.alarm(60)
+            status = cli.main(command.replace("FILE", str(places[-1].relative_to(run))).split())
+            output, error = capsys.readouterr()
+            assert status in ((2,) if command.startswith(("evaluate", "translate", "score")) else (0, 2)), command
+            assert "Traceback" not in output + error
+            assert (status == 2) == error.startswith("transformer_jax: ")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(path.is_fifo() for path in places)

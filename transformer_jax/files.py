@@ -92,8 +92,9 @@ def open_regular(path: Path, mode: str = "rb", follow_links: bool = False) -> IO
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """The content of a regular file of at most that many bytes; OSError for any other."""
     with open_regular(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        fits = os.fstat(file.fileno()).st_size <= most
+        content = file.read(most + 1) if fits else b""
+    if not fits or len(content) > most:
         raise OSError(errno.EFBIG, f"is larger than {most // 2**20} MiB", str(path))
     return content
 

@@ -135,7 +135,7 @@ def locked(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            holder = file.read(MOST_HOLDER).decode(errors="replace").strip()
+            holder = "".join(filter(str.isprintable, file.read(MOST_HOLDER).decode(errors="replace")))
             raise UserError(f"{directory}: is in use by {holder or 'another process'}.") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())

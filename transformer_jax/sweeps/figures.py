@@ -57,8 +57,11 @@ LOG_RATIO = 20.0
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # row -> steps [points], values [seeds, points]
 
 
-def forest_plot(comparisons: Sequence[Comparison], units: Units, against: str) -> str:
-    """Difference to `against` of every row: seeds as dots, the mean with its 95 % interval, zero as a line."""
+def forest_plot(comparisons: Sequence[Comparison], units: Units, against: str, number: int) -> str:
+    """Difference to `against` of every row: seeds as dots, the mean with its 95 % interval, zero as a line.
+
+    `number` is that of the picture in the page.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.0 + 0.36 * len(comparisons)))
         axes = figure.subplots()
@@ -73,7 +76,7 @@ def forest_plot(comparisons: Sequence[Comparison], units: Units, against: str) -
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         axes.set_xlabel(f"difference to {against}, {units.unit}")
-        return _svg(figure, "forest")
+        return _svg(figure, number)
 
 
 def _difference_limits(comparisons: Sequence[Comparison], units: Units) -> tuple[float, float]:
@@ -111,7 +114,7 @@ def _draw_difference(axes: Axes, y: int, comparison: Comparison, units: Units, l
     axes.text(1.02, y, label, color=INKS["ink"], **beside)
 
 
-def learning_curves(sweep: Sweep, field: str, label: str, factor: float = 1.0) -> str | None:
+def learning_curves(sweep: Sweep, field: str, label: str, number: int, factor: float = 1.0) -> str | None:
     """A field of the validation lines over steps: mean and range over the seeds. None if nothing was written."""
     curves = {row: curve for row in sweep.rows if (curve := _row_curve(sweep, row, field, factor)) is not None}
     if not curves:
@@ -120,7 +123,7 @@ def learning_curves(sweep: Sweep, field: str, label: str, factor: float = 1.0) -
         figure = _overlaid(curves, sweep.base) if len(curves) <= MOST_ROWS_TOGETHER else _panels(curves, sweep.base)
         figure.supxlabel("step", fontsize=10, color=INKS["muted"])
         figure.supylabel(label, fontsize=10, color=INKS["muted"])
-        return _svg(figure, f"curve-{field}")
+        return _svg(figure, number)
 
 
 def _row_curve(sweep: Sweep, row: str, field: str, factor: float) -> tuple[np.ndarray, np.ndarray] | None:
@@ -182,9 +185,10 @@ def _finish_axes(axes: Axes, curves: Curves) -> None:
     axes.tick_params(length=0, labelsize=9)
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """The <svg> element, its stand-in colours turned into variables and its ids made unique in the page."""
+def _svg(figure: Figure, number: int) -> str:
+    """The <svg> element, its stand-in colours turned into variables and its ids made unique in the page by a number."""
     out = io.StringIO()
+    name = f"figure-{number}"  # never a name out of a file: that could end the id and begin a script
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(out, format="svg", transparent=True)
     svg = out.getvalue()

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 from transformer_jax.sweeps.analysis import METHODS, Analysis, facts, mean_seconds, parameter_difference
@@ -65,7 +66,10 @@ def verdict_lines(analysis: Analysis, comparisons: Sequence[Comparison]) -> list
 
 
 def to_csv(analysis: Analysis) -> str:
-    """One line a row with numbers as stored, unrounded; empty where nothing was measured."""
+    """One line a row with numbers as stored, unrounded; empty where nothing was measured.
+
+    A text that a spreadsheet would take for a formula, and run, begins with an apostrophe.
+    """
     sweep = analysis.sweep
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -77,7 +81,7 @@ def to_csv(analysis: Analysis) -> str:
         values, summary, comparison = sweep.values(row), analysis.summaries[row], analysis.comparison(row)
         test = comparison.test if comparison else None
         between = test.interval if test else None
-        writer.writerow(
+        cells = (
             [row, "; ".join(f"{path}={value}" for path, value in definition.overrides.items()), definition.parameters]
             + [residual[0] if residual else None, sweep.metric, *(values.get(seed) for seed in sweep.seeds)]
             + [summary.n, summary.mean, summary.sd]
@@ -90,7 +94,12 @@ def to_csv(analysis: Analysis) -> str:
             + ([comparison.finding, comparison.verdict] if comparison else [None, None])
             + [mean_seconds(sweep, row)]
         )
+        writer.writerow([_no_formula(cell) for cell in cells])
     return out.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(("=", "+", "-", "@")) else cell
 
 
 def to_latex(analysis: Analysis) -> str:
@@ -146,8 +155,9 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _code(text: str) -> str:
-    """In code nothing is markup but the backtick and, in tables, the bar."""
-    return "`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`"
+    """As code, or as escaped text if it holds one of the signs that have a meaning even in code."""
+    text = " ".join(text.split())
+    return f"`{text}`" if text and not re.search(r"[`|]", text) else _plain_markdown(text)
 
 
 def _plain_markdown(text: str) -> str:

@@ -84,7 +84,7 @@ def _forest(analysis: Analysis) -> str:
     if not analysis.comparisons:
         return ""
     base = analysis.sweep.base
-    picture = forest_plot(analysis.comparisons, analysis.units, base)
+    picture = forest_plot(analysis.comparisons, analysis.units, base, number=1)
     side = "right" if analysis.sweep.higher_is_better else "left"
     caption = (
         f"Difference to {base}, paired by seed. Squares: mean, with its 95 % interval; dots: single seeds. "
@@ -99,10 +99,11 @@ def _curves(analysis: Analysis) -> str:
     field, metric = sweep.curve.partition("/")[2], sweep.metric.partition("/")[2]
     pictures = []
     if field:
-        pictures.append((learning_curves(sweep, field, f"{PROPER_NAMES.get(field, field)} (valid)"), field))
+        label = f"{PROPER_NAMES.get(field, field)} (valid)"
+        pictures.append((learning_curves(sweep, field, label, 2), field))
     if metric != field:
         label = f"{PROPER_NAMES.get(metric, metric.replace('_', ' '))} (valid)" + (", %" if sweep.percent else "")
-        pictures.append((learning_curves(sweep, metric, label, units.factor), metric))
+        pictures.append((learning_curves(sweep, metric, label, 3, units.factor), metric))
     figures = [
         _figure(picture, f"{name.replace('_', ' ')} on the validation split: mean and range (band) over the seeds.")
         for picture, name in pictures

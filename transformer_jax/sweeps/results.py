@@ -7,6 +7,7 @@ sweep at all is refused, with a `UserError`.
 import dataclasses
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from transformer_jax.errors import UserError
 from transformer_jax.files import MOST_BYTES, MOST_LOG_BYTES, read_bytes
 
 SCHEMA = 1
+MOST_RUNS = 100_000
+# Signs that steer a terminal, or that no HTML, XML or UTF-8 can hold.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 # In the order of the report. Only "finished" enters a mean or a test.
 STATUSES = ("finished", "diverged", "failed", "unreadable", "running", "missing")
 # The metrics a single run is reported by, best known first.
@@ -145,6 +149,8 @@ def _read_sweep(directory: Path) -> Sweep:
     seeds = _field(path, data, "seeds", list)
     if not all(isinstance(seed, int) for seed in seeds):
         raise UserError(f"{path}: seeds must be whole numbers, found {seeds!r}")
+    if len(rows) * len(seeds) > MOST_RUNS:
+        raise UserError(f"{path}: describes {len(rows) * len(seeds):,} runs; at most {MOST_RUNS:,} are reported")
     base = _field(path, data, "base", str)
     for name in (base, *(row.partner for row in rows.values() if row.partner is not None)):
         if not isinstance(name, str) or name not in rows:
@@ -169,7 +175,7 @@ def _read_sweep(directory: Path) -> Sweep:
 
 
 def _row(path: Path, name: str, data: Any) -> Row:
-    if Path(name).name != name:  # it becomes a directory: "../x" must not lead out of the sweep
+    if Path(name).name != name or name in ("", ".."):  # it becomes a directory, and must not lead out of the sweep
         raise UserError(f"{path}: the row name {name!r} is no plain directory name")
     if not isinstance(data, dict):
         raise UserError(f"{path}: rows.{name} must be an object, found {data!r}")
@@ -187,7 +193,7 @@ def _row(path: Path, name: str, data: Any) -> Row:
 
 def _single_run(directory: Path) -> Sweep:
     """One run as a sweep of one row: nothing to compare, but its curve, metrics and environment."""
-    name = directory.resolve().name
+    name = _printable(directory.resolve().name)
     run = _read_run(directory, ".", name, 0, "")
     metrics = [metric for metric in SINGLE_RUN_METRICS if metric_value(run.result, metric) is not None]
     metric = metrics[0] if metrics else "test/nll"
@@ -306,12 +312,21 @@ def _read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 def _parse_object(text: str) -> dict[str, Any]:
     try:
-        data = json.loads(text)
+        data = _printable(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"no valid JSON ({error})") from None
     if not isinstance(data, dict):
         raise UnreadableError(f"expected a JSON object, found {type(data).__name__}")
     return data
+
+
+def _printable(content: Any) -> Any:
+    """The content with a replacement character for each sign in its texts that cannot be printed."""
+    if isinstance(content, dict):
+        return {_printable(name): _printable(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_printable(value) for value in content]
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", content) if isinstance(content, str) else content
 
 
 def _field(path: Path, data: Mapping[str, Any], name: str, kind: type) -> Any:
