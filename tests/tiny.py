@@ -9,11 +9,12 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import inside
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.config import FIELDS, Config, ModelConfig, freeze
+from transformer_jax.config import FIELDS, Config, freeze
 from transformer_jax.data.vocabulary import BOS, EOS, PAD
 from transformer_jax.errors import UserError
 from transformer_jax.models import build
@@ -64,14 +65,13 @@ def choices(path: str) -> list[Any]:
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Path -> shape of every parameter, without making any."""
     return {
-        jax.tree_util.keystr(path): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(_abstract(config.model))
+        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(_abstract(config))
     }
 
 
 @functools.cache
-def _abstract(model: ModelConfig) -> Any:
-    return jax.eval_shape(functools.partial(build.init_params, model), jax.random.key(0))
+def _abstract(config: Config) -> Any:
+    return jax.eval_shape(functools.partial(inside.init, config), jax.random.key(0))
 
 
 def params(config: Config, seed: int = 0) -> Any:
@@ -82,7 +82,7 @@ def params(config: Config, seed: int = 0) -> Any:
         centre = 1.0 if path[-1].key == "scale" else 0.0
         return jnp.asarray(centre + 0.4 * rng.normal(size=leaf.shape), leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(values, _abstract(config.model))
+    return jax.tree_util.tree_map_with_path(values, _abstract(config))
 
 
 def sentences(lengths: list[int], width: int, seed: int = 0, vocab_size: int = 11) -> np.ndarray:

@@ -3,13 +3,13 @@
 import functools
 
 import flax.linen as nn
+import inside
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
-from transformer_jax.models import build
 from transformer_jax.models.attention import attention
 from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
 from transformer_jax.models.scores import SCALES, SCORES
@@ -41,20 +41,14 @@ def test_attention_is_equation_1():
 @pytest.mark.parametrize("place", ["encoder", "cross"])
 def test_multi_head_attention_equals_linens_on_shared_weights(place):
     config = tiny.config()
-    module = build._attention(config.model, place, jnp.float32)()
+    _, attend = inside.multi_head_attention(config, place)
     params = {n: {"kernel": normal(D, H, D // H)} for n in ("query", "key", "value")}
     params["out"] = {"kernel": normal(H, D // H, D)}
     x_BTD = normal(B, T, D)
     memory_BSD = x_BTD if place == "encoder" else normal(B, S, D)
     mask = np.tril(np.ones((T, memory_BSD.shape[1]), bool))[None, None].repeat(B, 0)
     mask[0, :, -1, 1] = False
-
-    def ours(module, x_BTD, memory_BSD):
-        positions_BT, positions_BS = (np.arange(x.shape[1])[None] for x in (x_BTD, memory_BSD))
-        keys_values = module.keys_and_values(memory_BSD, positions_BS)
-        return module(x_BTD, keys_values, mask, positions_BT, positions_BS, deterministic=True)
-
-    found = nn.apply(ours, module)({"params": params}, x_BTD, memory_BSD)
+    found = attend(params, x_BTD, memory_BSD, mask)
     linen = nn.MultiHeadDotProductAttention(H, use_bias=False, deterministic=True)
     expected = linen.apply({"params": params}, x_BTD, memory_BSD, mask=mask)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -62,15 +56,11 @@ def test_multi_head_attention_equals_linens_on_shared_weights(place):
 
 def test_multi_head_attention_equals_linens_with_biases_too():
     config = tiny.config({"model.attention.use_bias": True})
-    module = build._attention(config.model, "encoder", jnp.float32)()
-    x_BTD, mask, positions = normal(B, T, D), np.ones((B, 1, T, T), bool), np.arange(T)[None]
+    _, attend = inside.multi_head_attention(config, "encoder")
+    x_BTD, mask = normal(B, T, D), np.ones((B, 1, T, T), bool)
     linen = nn.MultiHeadDotProductAttention(H, deterministic=True)
     params = jax.tree.map(lambda a: normal(*a.shape), linen.init(jax.random.key(0), x_BTD, mask=mask)["params"])
-
-    def ours(module):
-        return module(x_BTD, module.keys_and_values(x_BTD, positions), mask, positions, positions, deterministic=True)
-
-    found = nn.apply(ours, module)({"params": params})
+    found = attend(params, x_BTD, x_BTD, mask)
     np.testing.assert_allclose(found, linen.apply({"params": params}, x_BTD, mask=mask), rtol=1e-5, atol=1e-5)
 
 
@@ -115,18 +105,11 @@ def normed_in_numpy(x_TK, name, params):
 def test_multi_head_attention_of_every_projection_is_that_of_numpy(projections, output, qk_norm):
     slots = {"projections": projections, "output_projection": output, "qk_norm": qk_norm}
     config = tiny.config({f"model.attention.{slot}": value for slot, value in slots.items()})
-    module = build._attention(config.model, "cross", jnp.float32)()
+    shapes, attend = inside.multi_head_attention(config, "cross")
     x_BTD, memory_BSD = normal(B, T, D), normal(B, S, D)
     mask = np.ones((B, 1, T, S), bool)
-
-    def ours(module):
-        positions_BT, positions_BS = np.arange(T)[None], np.arange(S)[None]
-        keys_values = module.keys_and_values(memory_BSD, positions_BS)
-        return module(x_BTD, keys_values, mask, positions_BT, positions_BS, deterministic=True)
-
-    shapes = jax.eval_shape(nn.init(ours, module), jax.random.key(0)).get("params", {})
-    params = jax.tree.map(lambda a: normal(*a.shape), shapes)
-    found = nn.apply(ours, module)({"params": params})
+    params = jax.tree.map(lambda a: normal(*a.shape), shapes(x_BTD, memory_BSD))
+    found = attend(params, x_BTD, memory_BSD, mask)
     by_query, by_key, by_value = PROJECTED_BY[projections]
     for b in range(B):
         heads = []

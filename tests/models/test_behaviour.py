@@ -3,19 +3,14 @@
 Each config of `tiny.covering()` holds many entries at once; a failure names them all.
 """
 
-import functools
-
-import flax.linen as nn
+import inside
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
-from transformer_jax.models import build
-from transformer_jax.models.embedding import Embedding
 from transformer_jax.models.positions import POSITIONS
-from transformer_jax.models.transformer import Sequence
 from transformer_jax.training.objective import shift_right
 
 COVERING = pytest.mark.parametrize("overrides", tiny.covering(), ids=tiny.name)
@@ -30,16 +25,8 @@ def influence(config, params, batch, t):
     decoder_inputs = jnp.where(batch["targets"] == 0, 0, shift_right(batch["targets"], jnp.arange(T)[None]))
 
     def combination(source_BSD, target_BTD, params):
-        added = iter([source_BSD, target_BTD])
-
-        def add(function, args, kwargs, context):
-            out = function(*args, **kwargs)
-            embeds = isinstance(context.module, Embedding) and context.method_name == "__call__"
-            return out + next(added) if embeds else out
-
-        with nn.intercept_methods(add):
-            model = build.build_model(config.model)
-            logits = model.apply({"params": params}, batch["inputs"], decoder_inputs, deterministic=True)
+        with inside.added_to_embeddings(source_BSD, target_BTD):
+            logits = inside.logits(config, params, batch["inputs"], decoder_inputs)
         return jnp.sum(logits[:, t] @ weights_C)
 
     gradients = jax.jit(jax.grad(combination, (0, 1)))(jnp.zeros((rows, S, D)), jnp.zeros((rows, T, D)), params)
@@ -108,18 +95,11 @@ def pack(sentences, width):
 @COVERING
 def test_decoding_step_by_step_gives_the_logits_of_the_whole(overrides):
     config = tiny.config(overrides)
-    params, model = {"params": tiny.params(config)}, build.build_model(config.model)
-    encode, decode = (
-        jax.jit(functools.partial(model.apply, deterministic=True, method=m)) for m in ("encode", "decode")
-    )
-    inputs, tokens = jnp.asarray(tiny.batch()["inputs"]), jnp.asarray(tiny.sentences([3] * 4, 3, seed=7))
-    memory, segments = encode(params, inputs), (inputs != 0).astype(jnp.int32)
-    whole, _ = decode(params, tokens, memory, segments)
-    cache = build.start_cache(config.model, 4, 4)
-    for t in range(3):
-        step, cache = decode(params, tokens[:, t : t + 1], memory, segments, cache=cache)
-        np.testing.assert_allclose(step[:, 0], whole[:, t], rtol=1e-4, atol=1e-4)
-    assert cache.length == 3
+    params, inputs, tokens = tiny.params(config), tiny.batch()["inputs"], tiny.sentences([3] * 4, 3, seed=7)
+    steps, held = inside.step_by_step(config, params, inputs, tokens, max_length=4)
+    whole = jax.jit(lambda params: inside.logits(config, params, inputs, tokens))(params)
+    np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-4)
+    assert held == 3
 
 
 ABSOLUTE = {"sinusoidal", "learned", "index", "log_index"}
@@ -129,20 +109,12 @@ ABSOLUTE = {"sinusoidal", "learned", "index", "log_index"}
 def test_relative_schemes_see_distances_alone_and_absolute_ones_where_a_token_stands(name):
     config = tiny.config({"model.positions": name})
     params, batch = tiny.params(config), tiny.batch()
-    model = build.build_model(config.model)
 
     def logits(shift):
-        sides = (jnp.asarray(batch[side]) for side in ("inputs", "targets"))
-        source, target = (Sequence(shift + jnp.arange(x.shape[1])[None], jnp.minimum(x, 1)) for x in sides)
+        sides = [jnp.asarray(batch[side]) for side in ("inputs", "targets")]
+        source, target = ((shift + jnp.arange(x.shape[1])[None], jnp.minimum(x, 1)) for x in sides)
         with jax.disable_jit():
-            return model.apply(
-                {"params": params},
-                jnp.asarray(batch["inputs"]),
-                jnp.asarray(batch["targets"]),
-                source,
-                target,
-                deterministic=True,
-            )
+            return inside.logits(config, params, *sides, places=(source, target))
 
     assert np.allclose(logits(0), logits(7), rtol=1e-4, atol=1e-4) == (name not in ABSOLUTE)
 
@@ -152,15 +124,6 @@ def test_a_model_trained_without_mask_decodes_causally():
     params = tiny.params(causal)
     batch = tiny.batch()
     assert not np.allclose(tiny.logits(leaking, params, batch), tiny.logits(causal, params, batch))
-    steps = []
-    for config in (leaking, causal):
-        model, cache = build.build_model(config.model), build.start_cache(config.model, 4, 4)
-        with jax.disable_jit():
-            memory = model.apply({"params": params}, jnp.asarray(batch["inputs"]), deterministic=True, method="encode")
-            tokens, segments = jnp.full((4, 1), 5), jnp.asarray(batch["inputs"] != 0, jnp.int32)
-            steps.append(
-                model.apply(
-                    {"params": params}, tokens, memory, segments, cache=cache, deterministic=True, method="decode"
-                )[0]
-            )
+    tokens = np.full((4, 2), 5)
+    steps = [inside.step_by_step(config, params, batch["inputs"], tokens, 4)[0] for config in (leaking, causal)]
     np.testing.assert_array_equal(steps[0], steps[1])

@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import inside
 import jax
 import jax.numpy as jnp
 import pytest
@@ -74,10 +75,7 @@ def test_every_pair_of_slot_values_is_refused_or_built():
 
 def build_abstractly(config):
     """Shapes of logits and variables."""
-    model, key = build.build_model(config.model), jax.random.key(0)
-    inputs, targets = jnp.ones((2, 3), jnp.int32), jnp.ones((2, 4), jnp.int32)
-    rngs = {"params": key, "dropout": key}
-    return jax.eval_shape(lambda: model.init_with_output(rngs, inputs, targets, deterministic=False))
+    return inside.shapes_in_training(config, jnp.ones((2, 3), jnp.int32), jnp.ones((2, 4), jnp.int32))
 
 
 HEADS_DO_NOT_FILL = {"model.num_heads": 3, "model.d_k": 4, "model.d_v": 4}
@@ -125,7 +123,7 @@ def test_rotary_leaves_cross_attention_free():
 def test_depth_does_not_grow_the_program():
     def equations(layers):
         config = tiny.config({"model.num_encoder_layers": layers, "model.num_decoder_layers": layers})
-        params = jax.eval_shape(functools.partial(build.init_params, config.model), jax.random.key(0))
+        params = jax.eval_shape(functools.partial(inside.init, config), jax.random.key(0))
         batch = {"inputs": jnp.ones((2, 3), jnp.int32), "targets": jnp.ones((2, 4), jnp.int32)}
         jaxpr = jax.make_jaxpr(functools.partial(teacher_forced_logits, config, key=None))(params, batch)
         return str(jaxpr).count("dot_general")
@@ -134,6 +132,5 @@ def test_depth_does_not_grow_the_program():
 
 
 def test_a_cache_has_layers_and_batch_in_front():
-    cache = build.start_cache(tiny.config({"model.d_v": 3}).model, batch_size=5, max_length=7)
-    assert (cache.keys.shape, cache.values.shape) == ((2, 5, 7, 2, 4), (2, 5, 7, 2, 3))
-    assert cache.length == 0
+    keys, values, length = inside.cache_shapes(tiny.config({"model.d_v": 3}), rows=5, max_length=7)
+    assert (keys, values, length) == ((2, 5, 7, 2, 4), (2, 5, 7, 2, 3), 0)

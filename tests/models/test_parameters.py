@@ -2,6 +2,7 @@
 
 import functools
 
+import inside
 import jax
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ import tiny
 
 from transformer_jax.config import freeze
 from transformer_jax.describe import describe
-from transformer_jax.models import build
 
 NARROW = {"model.d_model": 256, "model.d_k": 32, "model.d_v": 32}
 WIDE = {"model.d_model": 1024, "model.d_k": 128, "model.d_v": 128}
@@ -79,7 +79,7 @@ def test_describe_says_the_same(name):
 @functools.cache
 def initial(items=()):
     config = tiny.config({"model.num_encoder_layers": 2, "model.d_model": 32, "model.d_ff": 48, **dict(items)})
-    return jax.device_get(jax.jit(functools.partial(build.init_params, config.model))(jax.random.key(3)))
+    return jax.device_get(jax.jit(functools.partial(inside.init, config))(jax.random.key(3)))
 
 
 def test_projections_start_xavier_uniform_as_one_matrix():
@@ -103,8 +103,7 @@ def test_layers_start_different():
 
 def test_embedding_starts_normal_with_variance_1_over_d_model():
     config = tiny.config({"model.d_model": 32, "model.vocab_size": 4000})
-    module = build.build_model(config.model).build_source_embedding()
-    table = module.init(jax.random.key(0), np.int32([[0]]))["params"]["embedding"]
+    table = inside.source_embedding(config).init(jax.random.key(0), np.int32([[0]]))["params"]["embedding"]
     assert np.std(table) == pytest.approx(32**-0.5, rel=0.01)
     assert abs(np.mean(table)) < 0.001
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import inside
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,8 +30,8 @@ ACTIVATIONS = {
 }
 
 
-def random_params(module, *arguments, **options):
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments, **options)).get("params", {})
+def random_params(module, *arguments):
+    shapes = inside.param_shapes(module, *arguments)
     return jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
@@ -41,7 +42,7 @@ def test_feed_forward(name, depth):
     if gated and depth != 2:
         pytest.skip("refused by models.build.check")
     module = FEED_FORWARDS[name](d_model=D, d_ff=F, depth=depth, dropout=functools.partial(Dropout, 0.0))
-    params = random_params(module, X, deterministic=True)
+    params = random_params(module, X)
     activation, expected = ACTIVATIONS[name], X
     if gated:
         gate = activation(X @ params["gate"]["kernel"])
@@ -50,7 +51,7 @@ def test_feed_forward(name, depth):
         for i in range(1, depth + 1):
             expected = expected @ params[f"linear_{i}"]["kernel"] + params[f"linear_{i}"]["bias"]
             expected = activation(expected) if i < depth else expected
-    found = module.apply({"params": params}, X, deterministic=True)
+    found = inside.apply(module, params, X)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -61,9 +62,7 @@ def test_gated_feed_forward_has_as_many_weights_as_the_plain_one(name):
     count = {
         n: sum(
             p.size
-            for path, p in jax.tree_util.tree_leaves_with_path(
-                random_params(FEED_FORWARDS[n](**sizes), x, deterministic=True)
-            )
+            for path, p in jax.tree_util.tree_leaves_with_path(random_params(FEED_FORWARDS[n](**sizes), x))
             if path[-1].key == "kernel"
         )
         for n in (name, "relu")
@@ -87,30 +86,29 @@ def norm_in_numpy(name, x, params, epsilon):
 def test_add_and_norm(residual, name):
     norm = functools.partial(NORMS[name], epsilon=0.1, dtype=jnp.float32)
     module = AddNorm(RESIDUALS[residual], norm, functools.partial(Dropout, 0.5))
-    params = random_params(module, X, jnp.sin, deterministic=True)
+    params = random_params(module, X, jnp.sin)
     normed = functools.partial(norm_in_numpy, name, params=params.get("norm"), epsilon=0.1)
     expected = {
         "post_norm": lambda: normed(X + np.sin(X)),
         "pre_norm": lambda: X + np.sin(normed(X)),
         "none": lambda: normed(np.sin(X)),
     }[residual]()
-    found = module.apply({"params": params}, X, jnp.sin, deterministic=True)
+    found = inside.apply(module, params, X, jnp.sin)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("residual", RESIDUALS)
 def test_dropout_acts_on_the_sublayer_and_not_on_the_residual_stream(residual):
     module = AddNorm(RESIDUALS[residual], NORMS["none"], functools.partial(Dropout, 0.5))
-    found = module.apply({}, X, lambda x: jnp.ones_like(x), deterministic=False, rngs={"dropout": jax.random.key(0)})
+    found = inside.apply(module, {}, X, jnp.ones_like, key=jax.random.key(0))
     rest = np.asarray(found) - (0 if residual == "none" else X)
     assert set(np.round(rest.ravel(), 4)) == {0.0, 2.0}
 
 
 def test_a_sublayer_that_is_left_out_leaves_the_stream_as_it_is_and_has_no_parameters():
     module = AddNorm(left_out, NORMS["layer_norm"], functools.partial(Dropout, 0.5))
-    found, variables = module.init_with_output(jax.random.key(0), X, jnp.sin, deterministic=True)
-    np.testing.assert_array_equal(found, X)
-    assert not variables
+    np.testing.assert_array_equal(inside.apply(module, {}, X, jnp.sin), X)
+    assert not inside.param_shapes(module, X, jnp.sin)
     assert "feed_forward" not in str(tiny.shapes(tiny.config({"model.feed_forward": "none"})))
 
 
@@ -126,8 +124,7 @@ def test_pre_norm_normalises_the_output_of_each_stack():
 
 @pytest.mark.parametrize(("scale", "factor"), [("sqrt_d_model", 8**0.5), ("one", 1.0)])
 def test_embedding_scale(scale, factor):
-    model = build.build_model(tiny.config({"model.embedding.scale": scale}).model)
-    embedding = model.build_source_embedding()
+    embedding = inside.source_embedding(tiny.config({"model.embedding.scale": scale}))
     table = RNG.normal(size=(11, 8)).astype(np.float32)
     found = embedding.apply({"params": {"embedding": table}}, np.int32([[3, 0]]))
     np.testing.assert_allclose(found, factor * table[[[3, 0]]], rtol=1e-6)
@@ -166,10 +163,10 @@ def test_output_bias_is_added_to_the_logits():
 @pytest.mark.parametrize("rate", [0.3, jnp.float32(0.3)], ids=["number", "traced"])
 def test_dropout_keeps_the_mean(rate):
     x = jnp.ones((200, 200))
-    found = Dropout(rate).apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(1)})
+    found = inside.apply(Dropout(rate), {}, x, key=jax.random.key(1))
     assert set(np.unique(np.asarray(found).round(4))) == {0.0, np.float32(1 / 0.7).round(4)}
     assert float(jnp.mean(found)) == pytest.approx(1, abs=0.02)
-    np.testing.assert_array_equal(Dropout(rate).apply({}, x, deterministic=True), x)
+    np.testing.assert_array_equal(inside.apply(Dropout(rate), {}, x), x)
 
 
 def test_masks():
