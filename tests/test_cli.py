@@ -15,6 +15,7 @@ import pytest
 import tiny_run
 
 from transformer_jax import cli
+from transformer_jax.cli import ROOT
 from transformer_jax.interruption import Interruption
 
 COMMANDS = [
@@ -76,6 +77,18 @@ def test_without_arguments_it_is_the_quick_start(monkeypatch):
     assert seen["workdir"] == Path("runs/quickstart")
 
 
+PROCESS = [sys.executable, "-m", "transformer_jax.cli"]
+
+
+def test_a_refusal_and_help_need_no_jax():
+    """They answer at once: what a command needs is imported by the command."""
+    for arguments in (["trane"], ["train", "--workdir=", "--config=c.py"], ["sweep", "--help"]):
+        code = f"import sys; from transformer_jax import cli\ntry: cli.main({arguments})\nexcept SystemExit: pass\n"
+        code += "print([name for name in ('jax', 'numpy', 'ml_collections') if name in sys.modules], file=sys.stderr)"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert found.stderr.splitlines()[-1] == "[]", found.stderr
+
+
 # --- One JSON object ---
 
 
@@ -113,7 +126,7 @@ def test_describe(capsys):
 
 
 def test_doctor(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "check_determinism", lambda: {"the same job twice": "differs"})
+    monkeypatch.setattr("transformer_jax.doctor.check_determinism", lambda: {"the same job twice": "differs"})
     assert call("doctor", "--json") == 0
     found = strict_json(capsys.readouterr().out)
     assert found["jax"] == importlib.metadata.version("jax")
@@ -205,6 +218,42 @@ def test_translations_as_json_and_as_nbest(run, monkeypatch, capsys):
     assert isinstance(one[0][0], str)
 
 
+def test_what_is_written_is_utf8_whatever_the_machine_writes(monkeypatch):
+    text = "ä \N{SNOWMAN} 中 🙂"
+    monkeypatch.setattr("transformer_jax.saved_run.translate", lambda *_, **__: [[(f"{text} \udcff", 0.0)]])
+    output = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", output)
+    standard_input(monkeypatch, b"0\n")
+    assert call("translate", "--workdir=run") == 0
+    assert output.buffer.getvalue() == f"{text} \\udcff\n".encode()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-16"])
+def test_a_sentence_is_utf8_in_any_environment(encoding):
+    """As a process, which takes its encoding from the environment."""
+    arguments = ["train", "--config=ß中.py".encode(), b"--workdir=\xff\xfe", "--bad=ß".encode()]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    found = subprocess.run([*PROCESS, *arguments], env=environment, capture_output=True)
+    assert found.returncode == 2
+    assert "--bad=ß" in found.stderr.decode("utf-8")
+    assert b"Traceback" not in found.stderr
+
+
+def test_output_that_cannot_be_written_is_a_sentence(tmp_path):
+    """The last lines, too, which are written at the end of the process only."""
+    (tmp_path / "a").write_text("x\n")
+    arguments = ["score", f"--hypotheses={tmp_path / 'a'}", f"--references={tmp_path / 'a'}", "--metrics=exact_match"]
+    with Path("/dev/full").open("wb") as full:
+        found = subprocess.run([*PROCESS, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (found.returncode, found.stderr) == (2, "transformer_jax: input or output: No space left on device.\n")
+
+
+def test_standard_input_that_is_closed_is_a_sentence(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert call("translate", f"--workdir={run}") == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
 def test_invalid_utf8_is_refused_with_its_line(run, monkeypatch, capsys):
     standard_input(monkeypatch, b"0 1\n0 \xff\n")
     assert call("translate", f"--workdir={run}") == 2
@@ -222,7 +271,7 @@ def raising(error: BaseException):
 
 
 def test_an_interruption_prints_the_command_that_goes_on(config, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(cli, "train", raising(Interruption(7)))
+    monkeypatch.setattr("transformer_jax.run.train", raising(Interruption(7)))
     override = "--config.data.source=copy(symbols=5, max_length=4)"
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/a b", override) == 75
     said = capsys.readouterr().err
@@ -235,28 +284,86 @@ def test_an_interruption_prints_the_command_that_goes_on(config, monkeypatch, ca
 
 
 def test_a_second_interrupt_is_no_traceback(config, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(cli, "train", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("transformer_jax.run.train", raising(KeyboardInterrupt()))
     monkeypatch.setattr("os._exit", lambda status: sys.exit(status))
     with pytest.raises(SystemExit, match="130"):
         call("train", f"--config={config}", f"--workdir={tmp_path}/run")
     assert "stopped at once" in capsys.readouterr().err
 
 
+INTERRUPTED = """
+import os, signal, sys
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    sum(range(1000))
+except BaseException:
+    pass  # as a library does that can do without what it imports
+print("not stopped", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "jax", "ml_collections"])
+def test_ctrl_c_in_an_import_is_neither_lost_nor_a_traceback(module, tmp_path, config):
+    """The module interrupts the process while it is imported, and would swallow an exception."""
+    (tmp_path / f"{module}.py").write_text(INTERRUPTED)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    found = subprocess.run(
+        [*PROCESS, "describe", f"--config={config}"], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (found.returncode, found.stdout) == (130, "")
+    assert found.stderr.startswith("\nstopped at once.")
+    assert len(found.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_is_dealt_with_as_before_when_the_command_has_ended(config, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "_report", lambda *_: seen.append(signal.getsignal(signal.SIGINT)) or 0)
+    before = signal.getsignal(signal.SIGINT)
+    assert call("report", config) == 0
+    assert signal.getsignal(signal.SIGINT) is before is not seen[0]
+
+
+def test_nohup_is_heard(config, monkeypatch):
+    """Who starts a command that is to ignore Ctrl-C is not overruled."""
+    seen = []
+    monkeypatch.setattr(cli, "_report", lambda *_: seen.append(signal.getsignal(signal.SIGINT)) or 0)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert call("report", config) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIG_IGN]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 146. GiB"), RuntimeError("RESOURCE_EXHAUSTED: 9 GB")]
+)
+def test_too_little_memory_is_a_sentence(config, monkeypatch, capsys, tmp_path, error):
+    monkeypatch.setattr("transformer_jax.run.train", raising(error))
+    assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 2
+    said = capsys.readouterr().err
+    assert said == f"transformer_jax: the memory does not suffice ({error}): make model, lengths or batches smaller.\n"
+
+
 def test_a_full_disk_is_a_sentence(config, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(cli, "train", raising(OSError(28, "No space left on device", "/somewhere/metrics.jsonl")))
+    monkeypatch.setattr(
+        "transformer_jax.run.train", raising(OSError(28, "No space left on device", "/somewhere/metrics.jsonl"))
+    )
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 2
     assert capsys.readouterr().err == "transformer_jax: /somewhere/metrics.jsonl: No space left on device.\n"
 
 
 def test_a_diverged_run_has_status_1(config, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(cli, "train", lambda *arguments, **options: {"status": "diverged", "steps": 3})
+    monkeypatch.setattr("transformer_jax.run.train", lambda *arguments, **options: {"status": "diverged", "steps": 3})
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 1
     assert "diverged after 3 steps" in capsys.readouterr().out
 
 
 def test_allowed_changes_are_a_list(config, monkeypatch, tmp_path):
     seen = {}
-    monkeypatch.setattr(cli, "train", lambda *a, **options: seen.update(options) or {"status": "finished", "steps": 3})
+    monkeypatch.setattr(
+        "transformer_jax.run.train", lambda *a, **options: seen.update(options) or {"status": "finished", "steps": 3}
+    )
     call("train", f"--config={config}", f"--workdir={tmp_path}", "--allow-config-change=train.steps, seed")
     assert seen["allow_config_change"] == ["train.steps", "seed"]
 
@@ -265,7 +372,7 @@ def test_a_real_run_says_nothing_but_its_progress_and_stops_at_the_second_ctrl_c
     """Libraries have no word in it: standard error is empty, and each line is ours."""
     arguments = ["train", f"--config={config}", f"--workdir={tmp_path}/run", "--config.train.steps=100000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "transformer_jax.cli", *arguments],
+        [*PROCESS, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None

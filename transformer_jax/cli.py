@@ -1,77 +1,161 @@
-"""The commands. No logic: arguments in, one call, the result out."""
+"""The commands. No logic: arguments in, one call, the result out.
+
+What a command needs is imported by the command: `--help` and a refusal answer at once.
+"""
+
+from transformer_jax.interruption import Interruption, abort, abort_on_interrupt, abort_on_interrupts
+
+if __name__ == "__main__":
+    abort_on_interrupt()  # before the imports that take time: an exception in one of them could be lost
 
 import argparse
+import contextlib
 import dataclasses
+import io
+import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from transformer_jax.compilation import use_persistent_cache
-from transformer_jax.data.parallel_text import decode_lines
-from transformer_jax.describe import describe
-from transformer_jax.doctor import check_determinism, diagnose
-from transformer_jax.errors import UserError
-from transformer_jax.export import export
-from transformer_jax.interruption import Interruption
-from transformer_jax.loading import load_config, load_module, parse_override, split_specs
-from transformer_jax.replay import replay
-from transformer_jax.run import describe_metrics, train
-from transformer_jax.run_directory import one_line
-from transformer_jax.saved_run import evaluate_run, score_files, translate, watch_run
-from transformer_jax.strict_json import to_json
-from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config
-from transformer_jax.sweeps.report import write_report
-from transformer_jax.sweeps.runner import run_sweep, sweep_status
-from transformer_jax.sweeps.sentence_test import compare_files
+from transformer_jax.errors import UserError, shortened
 
-REFUSED, STOPPED, ABORTED = 2, 75, 130
+REFUSED, STOPPED = 2, 75
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ["sweep", str(ROOT / "experiments" / "quickstart.py"), "--workdir=runs/quickstart"]
+MOST_SEEDS, MOST_AT_A_TIME, MOST_RESULTS = 10_000, 1_000, 1_000
 Overrides = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0; 1 if runs failed or diverged; 2 if refused with a sentence, or the disk fails; 75 if stopped and
-    saved; 130 if stopped at once."""
+    """Exit status: 0; 1 if runs failed or diverged; 2 if refused with a sentence, or disk or memory do not suffice; 75
+    if stopped and saved; 130 if stopped at once."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or QUICKSTART
+    with abort_on_interrupts():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
+        _write_utf8()
         options, overrides = _parse(arguments)
-        use_persistent_cache()
-        return options.command(options, overrides)
+        if options.computes:
+            from transformer_jax.compilation import use_persistent_cache
+
+            use_persistent_cache()
+        with _memory_in_a_sentence():
+            status: int = options.command(options, overrides)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it may fail
+        return status
     except UserError as error:
-        print(f"transformer_jax: {error}", file=sys.stderr)
-        return REFUSED
+        return _refuse(str(error))
     except Interruption as stopped:
-        print(f"\n{stopped}. The same command goes on: {shlex.join(['./launch.sh', *arguments])}", file=sys.stderr)
+        command = shortened(shlex.join(["./launch.sh", *arguments]))
+        print(f"\n{stopped}. The same command goes on: {command}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
-        print(
-            "\nstopped at once. What was saved before is intact; the same command goes on from there.", file=sys.stderr
-        )
-        sys.stdout.flush()
-        os._exit(ABORTED)  # without waiting for a save that is under way; what it leaves is cleared away later
+        abort()
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except OSError as error:  # a disk that is full, a directory that may not be written
-        print(f"transformer_jax: {error.filename or 'input or output'}: {error.strerror or error}.", file=sys.stderr)
-        return REFUSED
+        _drop_output()
+        return _refuse(f"{error.filename or 'input or output'}: {error.strerror or error}.")
+
+
+def _refuse(sentence: str) -> int:
+    print(f"transformer_jax: {shortened(sentence)}", file=sys.stderr)
+    return REFUSED
+
+
+def _write_utf8() -> None:
+    """What is written is UTF-8, whatever the machine would write: so are the files beside it, and the input."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is left of it cannot be written, and would be tried again at the end of the process."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _memory_in_a_sentence() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(_no_memory(error)) from error
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # XLA's word for it
+            raise UserError(_no_memory(error)) from error
+        raise
+
+
+def _no_memory(error: BaseException) -> str:
+    what = next(iter(str(error).splitlines()), "")
+    return f"the memory does not suffice ({what or type(error).__name__}): make model, lengths or batches smaller."
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Overrides]:
     """Options of the command, and the `--config.a.b=value` among the arguments."""
     ours = [argument for argument in arguments if argument.startswith("--config.")]
     options = _parser().parse_args([argument for argument in arguments if argument not in ours])
-    if ours and not options.takes_config:
+    if not ours:
+        return options, {}
+    if not options.takes_config:
         raise UserError(f"{ours[0]}: this command reads no config.")
+    from transformer_jax.loading import parse_override
+
     return options, dict(parse_override(argument) for argument in ours)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. `./{self.prog} --help` says more.")
+
+
+def _text(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text))
+
+
+def _count(most: int) -> Callable[[str], int]:
+    """A whole number of at least one."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = 0
+        if not 1 <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most:,}")
+        return number
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="launch.sh",
         description="A laboratory for the Transformer. Without a command: the quick-start sweep and its report.",
         epilog="`./launch.sh COMMAND --help` shows an example. `./launch.sh test` runs the tests.",
@@ -79,7 +163,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
-        name: str, call: Callable[..., int], summary: str, example: str, takes_config: bool = True
+        name: str,
+        call: Callable[..., int],
+        summary: str,
+        example: str,
+        takes_config: bool = True,
+        computes: bool = True,
     ) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
@@ -87,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
             description=f"{summary}\n\nExample:\n  ./launch.sh {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(command=call, takes_config=takes_config)
+        command.set_defaults(command=call, takes_config=takes_config, computes=computes)
         command.add_argument("--json", action="store_true", help="print the result as one JSON object")
         return command
 
@@ -96,8 +185,8 @@ def _parser() -> argparse.ArgumentParser:
         "train", _train, "Train and evaluate one run, or go on with it.",
         "train --config=configs/scan.py:no_wo --workdir=runs/no_wo --config.model.num_heads=8",
     )  # fmt: skip
-    command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
-    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
+    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
+    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
     command.add_argument(
         "--allow-config-change", metavar="FIELD,...", default="", help="fields that may differ from the run's config"
     )
@@ -106,45 +195,53 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", _evaluate, "Score a run on a split of its corpus, or on files.",
         "evaluate --workdir=runs/no_wo --checkpoint=best --split=test",
     )  # fmt: skip
-    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
-    command.add_argument("--checkpoint", help="best, last, a step or average:N (default: evaluate.checkpoint)")
+    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
+    command.add_argument(
+        "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
+    )
     command.add_argument("--split", default="test", help="train, valid or test")
-    command.add_argument("--source", type=Path, help="a file of sentences, one a line")
-    command.add_argument("--reference", type=Path, help="their translations")
+    command.add_argument("--source", type=_path, help="a file of sentences, one a line")
+    command.add_argument("--reference", type=_path, help="their translations")
     command.add_argument("--watch", action="store_true", help="follow a training run: score each new checkpoint")
 
     command = add(
         "translate", _translate, "Translate standard input, a sentence a line, to standard output.",
         'translate --workdir=runs/no_wo <<< "jump twice and walk left"',
     )  # fmt: skip
-    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
-    command.add_argument("--checkpoint", help="best, last, a step or average:N (default: evaluate.checkpoint)")
-    command.add_argument("--nbest", type=int, default=1, help="translations a sentence; above 1 with their scores")
+    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
+    command.add_argument(
+        "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
+    )
+    command.add_argument(
+        "--nbest", type=_count(MOST_RESULTS), default=1, help="translations a sentence; above 1 with their scores"
+    )
 
     command = add(
         "export", _export, "Write the parameters of a run as safetensors.",
         "export --workdir=runs/no_wo --checkpoint=best --output=no_wo.safetensors", takes_config=False,
     )  # fmt: skip
-    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
-    command.add_argument("--checkpoint", help="best, last, a step or average:N (default: evaluate.checkpoint)")
-    command.add_argument("--output", type=Path, required=True, help="the file to write")
+    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
+    command.add_argument(
+        "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
+    )
+    command.add_argument("--output", type=_path, required=True, help="the file to write")
 
     command = add(
         "replay", _replay, "Take the step again at which a run diverged, and show what is not finite.",
         "replay --workdir=runs/no_wo", takes_config=False,
     )  # fmt: skip
-    command.add_argument("--workdir", type=Path, required=True, help="the run directory")
+    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
 
     command = add(
         "score", _score, "Score given translations.",
         "score --hypotheses=output.txt --references=reference.txt --metrics=bleu,chrf", takes_config=False,
     )  # fmt: skip
-    command.add_argument("--hypotheses", type=Path, required=True, help="translations, one a line")
-    command.add_argument("--references", type=Path, required=True, help="what they should be, one a line")
+    command.add_argument("--hypotheses", type=_path, required=True, help="translations, one a line")
+    command.add_argument("--references", type=_path, required=True, help="what they should be, one a line")
     command.add_argument("--metrics", default="bleu,chrf", help="comma-separated, as in evaluate.metrics")
     command.add_argument(
         "--against",
-        type=Path,
+        type=_path,
         help="another system's translations: is the difference in BLEU one of these sentences alone?",
     )
 
@@ -152,20 +249,22 @@ def _parser() -> argparse.ArgumentParser:
         "sweep", _sweep, "Run every row of an experiment over its seeds, and write the report.",
         "sweep experiments/heads.py --scale=small --workdir=runs/heads",
     )  # fmt: skip
-    command.add_argument("experiment", type=Path, help="a file of experiments/")
-    command.add_argument("--workdir", type=Path, required=True, help="the directory of the sweep")
+    command.add_argument("experiment", type=_path, help="a file of experiments/")
+    command.add_argument("--workdir", type=_path, required=True, help="the directory of the sweep")
     command.add_argument("--scale", default="small", help="smoke, small, full, or another of the experiment")
-    command.add_argument("--config", metavar="FILE", help="put the rows on this base instead")
-    command.add_argument("--seeds", type=int, help="how many seeds, 0, 1, ...")
-    command.add_argument("--workers", type=int, help="processes at a time")
+    command.add_argument("--config", type=_text, metavar="FILE", help="put the rows on this base instead")
+    command.add_argument("--seeds", type=_count(MOST_SEEDS), help="how many seeds, 0, 1, ...")
+    command.add_argument("--workers", type=_count(MOST_AT_A_TIME), help="processes at a time")
     command.add_argument(
-        "--lanes", type=int, help="runs trained together in one program; 1: one after another (default: the faster)"
+        "--lanes",
+        type=_count(MOST_AT_A_TIME),
+        help="runs trained together in one program; 1: one after another (default: the faster)",
     )
     command.add_argument("--no-reuse", action="store_true", help="train anew what a sweep beside this one has trained")
     command.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
     command.add_argument(
         "--time-limit",
-        type=float,
+        type=_seconds,
         metavar="SECONDS",
         help="end a run that takes longer (lanes: each so long); it has failed",
     )
@@ -173,22 +272,22 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add(
         "report", _report, "Write the report of a sweep or of a run from its directory.",
-        "report runs/heads", takes_config=False,
+        "report runs/heads", takes_config=False, computes=False,
     )  # fmt: skip
-    command.add_argument("directory", type=Path)
+    command.add_argument("directory", type=_path, help="of the sweep or of the run")
 
     command = add(
         "describe", _describe, "Parameters by module, FLOPs, memory, and what is not used; nothing is trained.",
         "describe --config=configs/base.py:no_wo",
     )  # fmt: skip
-    command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
+    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
 
     command = add(
         "benchmark", _benchmark, "Run a file of benchmarks/ on a config.",
         "benchmark populations --config=configs/scan_short.py",
     )  # fmt: skip
     command.add_argument("name", help="populations")
-    command.add_argument("--config", metavar="FILE[:ROW]", required=True, help=config_help)
+    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
 
     add(
         "doctor", _doctor, "Devices, versions, corpora and determinism, and how to get what is missing.",
@@ -198,6 +297,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.loading import load_config
+    from transformer_jax.run import train
+
     config = load_config(options.config, overrides)
     allowed = [name.strip() for name in options.allow_config_change.split(",") if name.strip()]
     result = train(config, options.workdir, allow_config_change=allowed, say=_say(options))
@@ -207,6 +309,8 @@ def _train(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.saved_run import evaluate_run, watch_run
+
     how = {"split": options.split, "source": options.source, "reference": options.reference, "overrides": overrides}
     if options.watch and options.checkpoint is not None:
         raise UserError("--watch scores every checkpoint: leave --checkpoint out.")
@@ -219,14 +323,20 @@ def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _print_scores(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    from transformer_jax.run import describe_metrics
+
     lines = [f"{result['split']} ({result['checkpoint']}): {describe_metrics(result['metrics'])}"]
     lines += [f"{name}: {text}" for name, text in result["metrics"].items() if isinstance(text, str)]
     _print(options, result, lines)
 
 
 def _translate(options: argparse.Namespace, overrides: Overrides) -> int:
-    if options.nbest < 1:
-        raise UserError(f"--nbest={options.nbest}: there must be at least one.")
+    from transformer_jax.data.parallel_text import decode_lines
+    from transformer_jax.run_directory import one_line
+    from transformer_jax.saved_run import translate
+
+    if sys.stdin is None:
+        raise UserError("standard input is closed: give the sentences there.")
     sources = decode_lines(sys.stdin.buffer, "standard input")
     found = translate(
         options.workdir, sources, checkpoint=options.checkpoint, num_results=options.nbest, overrides=overrides
@@ -239,12 +349,16 @@ def _translate(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _export(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.export import export
+
     written = export(options.workdir, options.output, options.checkpoint)
     _print(options, written, [f"{written['output']}: {len(written['tensors'])} tensors ({written['checkpoint']})"])
     return 0
 
 
 def _replay(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.replay import replay
+
     found = replay(options.workdir)
     numbers = "  ".join(f"{name} {_number(value)}" for name, value in found["measured"].items())
     titles = {"largest": "largest value", "gradient_norm": "gradient norm", "update_norm": "update norm"}
@@ -261,7 +375,13 @@ def _number(value: float | None) -> str:
 
 
 def _score(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.loading import split_specs
+    from transformer_jax.saved_run import score_files
+    from transformer_jax.sweeps.sentence_test import compare_files
+
     specs = split_specs(options.metrics)
+    if not specs:
+        raise UserError(f"--metrics={options.metrics}: name at least one, such as bleu.")
     found = score_files(options.hypotheses, options.references, specs)
     if options.against is not None:
         test = compare_files(options.against, options.hypotheses, options.references, specs)
@@ -273,6 +393,9 @@ def _score(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config
+    from transformer_jax.sweeps.runner import run_sweep
+
     if options.status:
         return _status(options)
     experiment = load_experiment(options.experiment)
@@ -280,8 +403,6 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
     if options.config is not None:
         scale = on_config(scale, options.config)
     if options.seeds is not None:
-        if options.seeds < 1:
-            raise UserError(f"--seeds={options.seeds}: there must be at least one.")
         scale = dataclasses.replace(scale, seeds=options.seeds)
     report = run_sweep(
         options.experiment.stem,
@@ -302,6 +423,8 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from transformer_jax.sweeps.runner import sweep_status
+
     runs = sweep_status(options.workdir)
     lines = [f"{run['status']:>10}  {run['row']} seed {run['seed']}  {run['message']}".rstrip() for run in runs]
     _print(options, {"runs": runs}, lines)
@@ -309,12 +432,17 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.sweeps.report import write_report
+
     report = write_report(options.directory)
     _print(options, report.as_dict(), [report.summary, *(str(path) for path in report.files.values())])
     return 0
 
 
 def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.describe import describe
+    from transformer_jax.loading import load_config
+
     figures = describe(load_config(options.config, overrides))
     lines = [f"{count:>13,}  {name}" for name, count in figures["modules"].items()]
     lines += [
@@ -328,6 +456,8 @@ def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _benchmark(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.loading import load_config, load_module
+
     benchmark = load_module(ROOT / "benchmarks" / f"{options.name}.py", "run")
     rows = benchmark.run(load_config(options.config, overrides), say=_say(options))
     _print(options, {"benchmark": options.name, "rows": rows}, [])
@@ -335,6 +465,8 @@ def _benchmark(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _doctor(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.doctor import check_determinism, diagnose
+
     say = _say(options)
     found = diagnose()
     for name, value in found.items():
@@ -353,6 +485,8 @@ def _say(options: argparse.Namespace) -> Callable[[str], None]:
 
 
 def _print(options: argparse.Namespace, result: dict[str, Any], lines: Sequence[str]) -> None:
+    from transformer_jax.strict_json import to_json
+
     for line in [to_json(result)] if options.json else lines:
         print(line)
 

@@ -1,9 +1,14 @@
 """Asking a program to stop: it saves its state first, and the same command goes on later."""
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
+
+ABORTED = 130
+"""Exit status of a process that was stopped at once."""
 
 
 class Interruption(Exception):  # noqa: N818 - nothing went wrong
@@ -16,20 +21,60 @@ class Interruption(Exception):  # noqa: N818 - nothing went wrong
 
 @contextlib.contextmanager
 def stop_requested() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM asks to stop; the second SIGINT stops at once."""
+    """A list that fills when SIGINT or SIGTERM asks to stop; the second SIGINT does what it did before."""
     received: list[int] = []
 
-    def handle(number: int, _: Any) -> None:
+    def handle(number: int, frame: Any) -> None:
         if received and number == signal.SIGINT:
+            before = previous[number]
+            if callable(before):
+                before(number, frame)
             raise KeyboardInterrupt
         received.append(number)
 
-    try:
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever started it handles signals
-        previous = {}
+    previous: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not the main thread: whoever started it handles signals
+        for asked in (signal.SIGINT, signal.SIGTERM):
+            previous[asked] = signal.signal(asked, handle)
     try:
         yield received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def abort_on_interrupt() -> bool:
+    """From now on SIGINT ends the process at once, with a sentence; whether it did something else before.
+
+    Python would raise KeyboardInterrupt instead, wherever it happens to be: in the middle of an import, which may take
+    it for a module that is not there, or in a callback, from which no exception escapes.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return False  # ignored, as under nohup, or ours already
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, lambda number, frame: abort())
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def abort_on_interrupts() -> Iterator[None]:
+    """What `abort_on_interrupt` does, as long as this lasts."""
+    changed = abort_on_interrupt()
+    try:
+        yield
+    finally:
+        if changed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def abort() -> NoReturn:
+    """Ends the process, with a sentence.
+
+    It does not wait for a save that is under way: what that leaves is cleared away later.
+    """
+    with contextlib.suppress(Exception):  # a stream that is closed, or that this interrupts in the middle of a word
+        sys.stdout.flush()
+        sentence = "stopped at once. What was saved before is intact; the same command goes on from there."
+        print(f"\n{sentence}", file=sys.stderr, flush=True)
+    os._exit(ABORTED)

@@ -270,7 +270,7 @@ def test_the_command_passes_on_what_it_is_given_and_tells_of_failures(made, monk
         seen.update(options, scale=arguments[3], rows=[variant.name for variant in arguments[4]])
         return report
 
-    monkeypatch.setattr(cli, "run_sweep", run)
+    monkeypatch.setattr("transformer_jax.sweeps.runner.run_sweep", run)
     arguments = ["--seeds=7", "--workers=3", "--lanes=4", "--no-reuse", "--time-limit=90", "--retry-failed"]
     arguments += ["--config.model.d_ff=5"]
     assert cli.main(["sweep", str(path), f"--workdir={directory / 'work'}", *arguments]) == 1  # two have failed
