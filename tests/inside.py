@@ -14,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import Config
-from transformer_jax.models import build
+from transformer_jax.models.build import build_model
 from transformer_jax.models.embedding import Embedding
-from transformer_jax.models.transformer import Sequence
+from transformer_jax.models.masks import Relation
+from transformer_jax.models.parts import Parts
+from transformer_jax.models.tokens import Tokens, tokens_of
+from transformer_jax.tasks import task_of
+from transformer_jax.vocabulary import PAD
 
 # --- Modules ---
 
@@ -24,26 +28,25 @@ from transformer_jax.models.transformer import Sequence
 def apply(module: nn.Module, params: Any, *arguments: Any, key: jax.Array | None = None) -> Any:
     """What a module gives; dropout is on where there is a key."""
     rngs = {} if key is None else {"dropout": key}
-    return module.apply({"params": params}, *arguments, deterministic=key is None, rngs=rngs)
+    return module.apply({"params": params}, *arguments, rngs=rngs)
 
 
 def param_shapes(module: nn.Module, *arguments: Any) -> Any:
     """The tree of a module's parameters, abstract; {} if it has none."""
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments, deterministic=True)).get("params", {})
+    return jax.eval_shape(lambda: module.init(jax.random.key(0), *arguments)).get("params", {})
 
 
 def source_embedding(config: Config) -> nn.Module:
-    return build.build_model(config.model).build_source_embedding()
+    return Parts(config.model).embedding(config.model.vocab_size)
 
 
 def multi_head_attention(config: Config, place: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Abstract parameters(x_BTD, memory_BSD), and output(params, x_BTD, memory_BSD, mask_BHTS), of a place."""
-    module = build._attention(config.model, place, jnp.float32)()
+    module = Parts(config.model).attention(place)
 
     def call(module: Any, x_BTD: Any, memory_BSD: Any, mask_BHTS: Any) -> Any:
         q_positions, k_positions = (np.arange(x.shape[1])[None] for x in (x_BTD, memory_BSD))
-        keys_values = module.keys_and_values(memory_BSD, k_positions)
-        return module(x_BTD, keys_values, mask_BHTS, q_positions, k_positions, deterministic=True)
+        return module(x_BTD, memory_BSD, Relation(mask_BHTS, q_positions, k_positions))
 
     def shapes(x_BTD: Any, memory_BSD: Any) -> Any:
         mask = np.ones((1, 1, x_BTD.shape[1], memory_BSD.shape[1]), bool)
@@ -58,7 +61,7 @@ def multi_head_attention(config: Config, place: str) -> tuple[Callable[..., Any]
 
 def init(config: Config, key: jax.Array) -> Any:
     """Initial parameters."""
-    return build.init_params(config.model, key)
+    return build_model(config.model).init(key, task_of(config).example_batch(config))
 
 
 def logits(
@@ -70,16 +73,23 @@ def logits(
     key: jax.Array | None = None,
 ) -> jax.Array:
     """[B, T, C]; `places`: (positions, segments) of the source and of the target. Dropout is on if there is a key."""
-    source, target = (Sequence(*place) for place in places) if places else (None, None)
-    sides = jnp.asarray(inputs_BS), jnp.asarray(decoder_inputs_BT)
-    return apply(build.build_model(config.model), params, *sides, source, target, key=key)
+    batch = {"inputs": jnp.asarray(inputs_BS), "decoder_inputs": jnp.asarray(decoder_inputs_BT)}
+    source, target = (tokens_of(batch, side) for side in batch)
+    if places:
+        source, target = (Tokens(side.ids, *place) for side, place in zip((source, target), places, strict=True))
+
+    def call(module: Any) -> Any:
+        return module.decode(target, module.encode(source), source)
+
+    rngs = {} if key is None else {"dropout": key}
+    return nn.apply(call, build_model(config.model).module)({"params": params}, rngs=rngs)
 
 
-def shapes_in_training(config: Config, inputs_BS: Any, decoder_inputs_BT: Any) -> tuple[Any, Any]:
+def shapes_in_training(config: Config, inputs_BS: Any, targets_BT: Any) -> tuple[Any, Any]:
     """Abstract logits and variables of a model that is initialised with its dropout on."""
-    model, key = build.build_model(config.model), jax.random.key(0)
+    key, batch = jax.random.key(0), {"inputs": inputs_BS, "targets": targets_BT}
     rngs = {"params": key, "dropout": key}
-    return jax.eval_shape(lambda: model.init_with_output(rngs, inputs_BS, decoder_inputs_BT, deterministic=False))
+    return jax.eval_shape(lambda: build_model(config.model).module.init_with_output(rngs, batch))
 
 
 @contextlib.contextmanager
@@ -101,20 +111,21 @@ def added_to_embeddings(*added_BTD: Any) -> Iterator[None]:
 
 def step_by_step(config: Config, params: Any, inputs_BS: Any, tokens_BT: Any, max_length: int) -> tuple[Any, int]:
     """[B, T, C], each from the token before and the cache; and how many tokens the cache then says it holds."""
-    model, inputs = build.build_model(config.model), jnp.asarray(inputs_BS)
-    encode, decode = (
-        jax.jit(functools.partial(model.apply, {"params": params}, deterministic=True, method=method))
-        for method in ("encode", "decode")
-    )
-    memory, segments = encode(inputs), (inputs != build.PAD_ID).astype(jnp.int32)
-    cache, steps = build.start_cache(config.model, len(inputs), max_length), []
+    model = build_model(config.model)
+    batch = {"inputs": jnp.asarray(inputs_BS)}
+    context, cache = jax.jit(model.start, static_argnums=(2, 3))(params, batch, 1, max_length)
+    step, steps = jax.jit(model.step), []
     for t in range(tokens_BT.shape[1]):
-        step, cache = decode(jnp.asarray(tokens_BT[:, t : t + 1]), memory, segments, cache=cache)
-        steps.append(step)
-    return np.concatenate(steps, axis=1), int(cache.length)
+        logits_BC, cache = step(params, jnp.asarray(tokens_BT[:, t]), context, cache)
+        steps.append(logits_BC[:, None])
+    return np.concatenate(steps, axis=1), int(cache["length"])
 
 
 def cache_shapes(config: Config, rows: int, max_length: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Shapes of the keys and the values of an empty cache, and the number of tokens in it."""
-    cache = build.start_cache(config.model, rows, max_length)
-    return cache.keys.shape, cache.values.shape, int(cache.length)
+    batch = {"inputs": jnp.full((rows, 2), PAD + 1)}
+    params = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
+    _, cache = build_model(config.model).start(params, batch, 1, max_length)
+    keys, values = cache["decoder"]["layers"]["self_attention"]["keys_values"]
+    return keys.shape, values.shape, int(cache["length"])

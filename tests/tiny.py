@@ -15,15 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import FIELDS, Config, freeze
-from transformer_jax.data.vocabulary import BOS, EOS, PAD
+
 from transformer_jax.errors import UserError
 from transformer_jax.models import build
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.positions import POSITIONS
 from transformer_jax.models.projections import PROJECTIONS
-from transformer_jax.models.scores import SCALES, SCORES
+from transformer_jax.models.scales import SCALES
+from transformer_jax.models.scores import SCORES
 from transformer_jax.models.weights import WEIGHTS
-from transformer_jax.training.objective import teacher_forced_logits
+from transformer_jax.vocabulary import BOS, EOS, PAD
 
 SIZES = {
     "model.vocab_size": 11,

@@ -21,12 +21,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from transformer_jax.config import TrainConfig
+from transformer_jax.config import Config, TrainConfig
 from transformer_jax.errors import UserError
 from transformer_jax.files import find_irregular, flush, open_regular, read_bytes, sync
 from transformer_jax.strict_json import to_json
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
 MANIFEST, PROGRESS, STATE = "manifest.json", "progress.json", "state"
 UNFINISHED, DAMAGED = "unfinished-", "damaged-"  # before the step, in the names of directories that are no checkpoints
 Tree = Any
@@ -102,8 +103,14 @@ class Checkpoints:
         for step in steps:
             shutil.rmtree(self._path(step), ignore_errors=True)
 
+    def prune(self, train: TrainConfig, best: int | None) -> None:
+        """Deletes checkpoints but the newest, that of step `best` and the last `train.keep_last` scheduled ones."""
+        steps = self.steps()
+        scheduled = [step for step in steps if is_scheduled(train, step)]
+        self.delete({*steps} - {*steps[-1:], *scheduled[-train.keep_last :], best})
+
     def cut_back(self, step: int) -> None:
-        """Deletes what lies after `step`, where a run goes on, and what a killed process left unfinished."""
+        """Deletes what lies after `step`, where a run resumes, and what a killed process left unfinished."""
         self.delete([later for later in self.steps() if later > step])
         if self._directory.is_dir():
             for path in self._directory.glob(f"{UNFINISHED}*"):
@@ -123,6 +130,8 @@ class Checkpoints:
                 f"{path}: the checkpoint is damaged ({damage}). Name another step, or train on: that sets it aside."
             )
         progress = self.progress(step)
+        if progress["schema"] == 1:
+            return from_schema_1(_read_state(path / STATE, to_schema_1(template))), progress
         return _read_state(path / STATE, template), progress
 
     def progress(self, step: int) -> dict[str, Any]:
@@ -133,8 +142,8 @@ class Checkpoints:
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: cannot be read ({type(error).__name__}): the checkpoint is damaged.") from error
         schema = progress.get("schema") if isinstance(progress, dict) else None
-        if schema != SCHEMA:
-            raise UserError(f"{path}: checkpoint of schema {schema}, but this program reads schema {SCHEMA}.")
+        if schema not in READABLE:
+            raise UserError(f"{path}: checkpoint of schema {schema}, but this program reads up to schema {SCHEMA}.")
         return progress
 
     def newest_good(self, at_most: int | None = None) -> int | None:
@@ -158,6 +167,44 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._directory / f"{step:08d}"
+
+
+STACKS = ("encoder", "decoder")
+
+
+def to_schema_1(state: Tree) -> Tree:
+    """The state with its parameters as schema 1 named them: "encoder_layers" where "encoder" now has "layers"."""
+
+    def renamed(params: dict[str, Tree]) -> dict[str, Tree]:
+        flat = {name: tree for name, tree in params.items() if name not in STACKS}
+        return flat | {f"{stack}_{part}": tree for stack in STACKS for part, tree in params.get(stack, {}).items()}
+
+    return _of_params(renamed, state, "encoder")
+
+
+def from_schema_1(state: Tree) -> Tree:
+    """The inverse of `to_schema_1`."""
+
+    def renamed(params: dict[str, Tree]) -> dict[str, Tree]:
+        nested: dict[str, Tree] = {}
+        for name, tree in params.items():
+            stack, _, part = name.partition("_")
+            if stack in STACKS:
+                nested.setdefault(stack, {})[part] = tree
+            else:
+                nested[name] = tree
+        return nested
+
+    return _of_params(renamed, state, "encoder_layers")
+
+
+def _of_params(rename: Callable[[dict[str, Tree]], dict[str, Tree]], state: Tree, mark: str) -> Tree:
+    """The state with every tree that is made as the parameters are renamed; these have an entry `mark`."""
+
+    def is_params(node: Any) -> bool:
+        return isinstance(node, dict) and mark in node
+
+    return jax.tree.map(lambda node: rename(node) if is_params(node) else node, state, is_leaf=is_params)
 
 
 def _read_state(path: Path, template: Tree) -> Tree:
@@ -228,6 +275,48 @@ def find_damage(path: Path) -> str | None:
         if found[name] != expected.get(name):
             return f"{name} has changed" if name in expected else f"{name} does not belong to it"
     return None
+
+
+def parse_checkpoint(choice: str, field: str) -> tuple[str, int]:
+    """("best" | "last", 0), ("average", N) or ("step", N); UserError if it is none of them."""
+    name, _, number = choice.partition(":")
+    if choice in ("best", "last"):
+        return choice, 0
+    if re.fullmatch("[0-9]{1,12}", choice):
+        return "step", int(choice)
+    if name == "average" and re.fullmatch("[0-9]{1,12}", number) and int(number) > 0:
+        return "average", int(number)
+    raise UserError(f"{field} = {choice!r} is not allowed. Allowed: best, last, a step, or average:N.")
+
+
+def check(config: Config) -> None:
+    """Refuses an `evaluate.checkpoint` that the run will not make, or not keep.
+
+    Raises:
+      UserError: naming the field, what was found and what is allowed.
+    """
+    kind, count = parse_checkpoint(config.evaluate.checkpoint, "evaluate.checkpoint")
+    if kind == "step":
+        raise UserError(
+            f"evaluate.checkpoint = {config.evaluate.checkpoint!r}: a step may be deleted before the end. Allowed: "
+            "best, last, or average:N."
+        )
+    train, field = config.train, f"evaluate.checkpoint = 'average:{count}'"
+    if train.checkpoint_every is not None and train.checkpoint_every > train.steps:
+        raise UserError(f"train.checkpoint_every = {train.checkpoint_every} is beyond train.steps = {train.steps}.")
+    if kind != "average":
+        return
+    if count > train.keep_last:
+        raise UserError(f"{field} needs more checkpoints than train.keep_last = {train.keep_last} keeps.")
+    every = [n for n in (train.evaluate_every, train.checkpoint_every) if n is not None]
+    made = {train.steps, *(k * n for n in every for k in range(1, count + 1) if k * n < train.steps)}
+    if count > len(made):
+        raise UserError(f"{field} needs more checkpoints than the {len(made)} of train.steps = {train.steps}.")
+    if train.patience is not None and count > train.patience + 1:
+        raise UserError(
+            f"{field} needs more checkpoints than there may be with train.patience = {train.patience}: at least "
+            f"{train.patience + 1} evaluations come before an early stop."
+        )
 
 
 def average(trees: list[Tree]) -> Tree:

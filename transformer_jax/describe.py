@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from transformer_jax.config import Config, not_read
+from transformer_jax.config import Config, Resolved, not_read
 from transformer_jax.errors import UserError
-from transformer_jax.program import state_template, validate
+from transformer_jax.run.compile import state_template
+from transformer_jax.run.resolve import validate
 
 BYTES_OF_ADAM = 16  # float32 parameters, gradients and two moments
 
@@ -26,7 +27,7 @@ def describe(config: Config) -> dict[str, Any]:
     validate(config)
     if config.model.vocab_size is None:
         raise UserError("model.vocab_size is unset and comes from the tokenizer: set it to describe the model alone.")
-    params = state_template(config).params
+    params = state_template(Resolved(config)).params
     modules: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = ".".join(str(part.key) for part in path[:2])

@@ -20,7 +20,7 @@ import jax
 from transformer_jax.compilation import available_cpus, cache_directory
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
-from transformer_jax.program import Program
+from transformer_jax.run.compile import compile_program
 from transformer_jax.strict_json import to_json
 
 REQUIRED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "sentencepiece", "sacrebleu")
@@ -103,17 +103,17 @@ def _job_in_a_process(deterministic: bool) -> dict[str, Any]:
 
 
 def run_job(deterministic: bool) -> dict[str, Any]:
-    """Trains the job: "hash", of the state and of every loss, and "step", the median seconds of a step."""
+    """Trains the job: the "hash" of the state and of every loss, and "step", the median seconds of one."""
     config = freeze({**JOB, "train.deterministic": deterministic})
-    program = Program(config)
-    lane = program.lane([program.config])
-    state = program.layout.put(program.init(lane))
+    program = compile_program(config)
+    lanes = program.lanes([program.config])
+    state = program.steps.init(lanes)
     digest, seconds = hashlib.sha256(), []
     for step in range(config.train.steps):
-        begun = time.perf_counter()
-        state, sums, _ = program.dispatch(state, step, 1, [config.seed], lane)
-        digest.update(jax.device_get(sums["loss"][0]).tobytes())
-        seconds.append(time.perf_counter() - begun)
+        started = time.perf_counter()
+        state, totals, _ = program.steps.take(state, step, 1, lanes)
+        digest.update(jax.device_get(totals["loss"][0]).tobytes())
+        seconds.append(time.perf_counter() - started)
     for leaf in jax.tree.leaves(program.layout.get(state)):
         digest.update(leaf.tobytes())
     return {"hash": digest.hexdigest(), "step": statistics.median(seconds)}

@@ -99,6 +99,11 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     return content
 
 
+def one_line(text: str) -> str:
+    """The text with line breaks turned into blanks: a model that writes bytes can write them too."""
+    return text.replace("\r", " ").replace("\n", " ")
+
+
 def find_irregular(paths: Iterable[Path]) -> str | None:
     """The first of the paths that is neither a regular file nor a directory, with what it is."""
     for path in paths:

@@ -10,12 +10,15 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from transformer_jax.errors import UserError
 
+T = TypeVar("T")
+Entry = TypeVar("Entry", bound=Callable[..., Any])
 
-def resolve(table: Mapping[str, Callable[..., Any]], spec: str, field: str) -> functools.partial[Any]:
+
+def resolve(table: Mapping[str, Callable[..., T]], spec: str, field: str) -> functools.partial[T]:
     """The entry of `table` that `spec` names, with the keywords of `spec` bound.
 
     Args:
@@ -39,6 +42,27 @@ def resolve(table: Mapping[str, Callable[..., Any]], spec: str, field: str) -> f
             )
         _check_type(parameters[keyword], value, f"{field}: {name}({keyword}=...)")
     return functools.partial(entry, **keywords)
+
+
+def demands(check: Callable[..., None]) -> Callable[[Entry], Entry]:
+    """A decorator for an entry: `check(...)` refuses, by a UserError, the configs in which it cannot stand."""
+
+    def mark(entry: Entry) -> Entry:
+        entry.check = check  # type: ignore[attr-defined]
+        return entry
+
+    return mark
+
+
+def check_entry(table: Mapping[str, Callable[..., Any]], spec: str, field: str, *context: Any) -> None:
+    """Resolves `spec` and asks what the entry demands of the `context`, if it demands anything.
+
+    Raises:
+      UserError: there is no such entry, or it cannot stand there.
+    """
+    check = getattr(resolve(table, spec, field).func, "check", None)
+    if check is not None:
+        check(*context)
 
 
 def parse_spec(spec: str, field: str) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,8 @@ import tiny
 
 from transformer_jax.models.attention import attention
 from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
-from transformer_jax.models.scores import SCALES, SCORES
+from transformer_jax.models.scales import SCALES
+from transformer_jax.models.scores import SCORES
 from transformer_jax.models.weights import WEIGHTS
 
 B, T, S, H, K, V, D = 2, 3, 4, 2, 6, 5, 8

@@ -10,13 +10,13 @@ import pytest
 import scipy.stats
 import tiny
 
-from transformer_jax.data.vocabulary import PAD
 from transformer_jax.models import build
 from transformer_jax.models.embedding import Embedding
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.masks import DECODER_MASKS, segment_mask, segments_of
 from transformer_jax.models.regularisation import Dropout
 from transformer_jax.models.residual import NORMS, RESIDUALS, AddNorm, left_out
+from transformer_jax.vocabulary import PAD
 
 B, T, D, F = 2, 3, 6, 10
 RNG = np.random.default_rng(0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from transformer_jax.data.vocabulary import BOS, PAD
 from transformer_jax.training.objective import OBJECTIVES, shift_right, smoothed_cross_entropy
+from transformer_jax.vocabulary import BOS, PAD
 
 RNG = np.random.default_rng(0)
 

@@ -1,12 +1,14 @@
-"""Sources, tokenizers and batch plans: `config.data` to arrays of ids."""
+"""Sources, tokenizers and batch plans: `config.data` to arrays."""
 
 from transformer_jax.data.corpus import Corpus, TextSplit
-from transformer_jax.data.dataset import Dataset, EncodedSplit, check, encode_pairs, make_dataset
+from transformer_jax.data.dataset import Dataset
+from transformer_jax.data.examples import Column, Examples
+from transformer_jax.data.pairs import encode_pairs
 from transformer_jax.data.plan import Batch, Plan, Shape, evaluation_batches, make_plan
-from transformer_jax.data.sources import SOURCES, make_corpus
+from transformer_jax.data.sources import SOURCES, check, make_source
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.data.tokenizers import TOKENIZERS, TokenizerPair
-from transformer_jax.data.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
+from transformer_jax.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 
 __all__ = [
     "BOS",
@@ -17,9 +19,10 @@ __all__ = [
     "TOKENIZERS",
     "UNK",
     "Batch",
+    "Column",
     "Corpus",
     "Dataset",
-    "EncodedSplit",
+    "Examples",
     "Plan",
     "Shape",
     "TextSplit",
@@ -28,7 +31,6 @@ __all__ = [
     "check",
     "encode_pairs",
     "evaluation_batches",
-    "make_corpus",
-    "make_dataset",
     "make_plan",
+    "make_source",
 ]

@@ -7,11 +7,12 @@ import numpy as np
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import TextSplit
+from transformer_jax.data.pairs import PairSource
 from transformer_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Copy:
+class Copy(PairSource):
     """``copy(symbols=20)``: the target is the source.
 
     All sequences are different, so no example of "valid" or "test" occurs in "train".
@@ -39,9 +40,6 @@ class Copy:
                 f"data.source: {self} asks for {self._total()} different sequences (valid and test included) where "
                 f"only {space} exist; at most half can be used. Lower examples, or raise symbols or max_length."
             )
-
-    def check(self, config: DataConfig) -> None:
-        """Nothing else of the config matters."""
 
     def read(self, config: DataConfig) -> dict[str, TextSplit]:
         """The same examples at every call."""

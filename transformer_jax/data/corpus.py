@@ -1,11 +1,9 @@
-"""What a source of data yields: sentence pairs as text, in named splits."""
+"""Sentence pairs as text, in named splits."""
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Protocol
 
-from transformer_jax.config import DataConfig
 from transformer_jax.errors import UserError
 
 
@@ -42,16 +40,6 @@ class Corpus:
                 # Lone surrogates cannot come from files, but a caller's own text must not crash here.
                 digest.update("\n".join(side).encode("utf-8", "surrogatepass") + b"\n")
         return digest.hexdigest()
-
-
-class Source(Protocol):
-    """An entry of `SOURCES`. Its constructor takes the options of the spec and refuses wrong ones."""
-
-    def check(self, config: DataConfig) -> None:
-        """Refuses what cannot work with the rest of `config`; touches no file."""
-
-    def read(self, config: DataConfig) -> dict[str, TextSplit]:
-        """The splits "train", "valid" and perhaps "test", in this order."""
 
 
 def finish_corpus(splits: Mapping[str, TextSplit], origin: str) -> Corpus:

@@ -15,22 +15,26 @@ from transformer_jax.data.corpus import Corpus
 from transformer_jax.data.ragged import Ragged
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.data.tokenizers import TokenizerPair
-from transformer_jax.data.vocabulary import EOS
 from transformer_jax.files import open_regular, write_atomically
+from transformer_jax.vocabulary import EOS
 
 # Sentences encoded at once: lists of Python integers take ten times the memory of the arrays they become.
 CHUNK = 8192
 # With fewer training pairs, encoding again is as fast as reading the cache.
 SMALLEST_CACHED = 20_000
-FORMAT = "transformer_jax encoding 1"
+FORMAT = "transformer_jax encoding 2"
 
 Sides = tuple[Ragged, Ragged]  # inputs, targets
 
 
 def encode(texts: list[str], tokenizer: Tokenizer) -> Ragged:
-    """The ids of each text, and EOS after them."""
+    """The ids of each text, and EOS after them; a blank text has no ids of its own."""
     chunks = (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))
-    return Ragged.concatenate([Ragged.from_rows([[*ids, EOS] for ids in tokenizer.encode(chunk)]) for chunk in chunks])
+    return Ragged.concatenate([Ragged.from_rows(_rows(chunk, tokenizer)) for chunk in chunks])
+
+
+def _rows(texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
+    return [[*ids, EOS] if text.strip() else [EOS] for text, ids in zip(texts, tokenizer.encode(texts), strict=True)]
 
 
 def fingerprint(corpus: Corpus, tokenizers: TokenizerPair) -> str:

@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import TextSplit
+from transformer_jax.data.pairs import PairSource
 from transformer_jax.errors import UserError
 from transformer_jax.files import open_regular
 
@@ -18,7 +19,7 @@ VALID_NAMES = ("val", "valid", "dev", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
-class ParallelText:
+class ParallelText(PairSource):
     """``parallel_text(test=None)``: "train", one of `VALID_NAMES`, and a test split whose name begins with "test".
 
     Attributes:
@@ -33,6 +34,7 @@ class ParallelText:
 
     def check(self, config: DataConfig) -> None:
         """The two languages must differ."""
+        super().check(config)
         check_languages(config)
 
     def read(self, config: DataConfig) -> dict[str, TextSplit]:

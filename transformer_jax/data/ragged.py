@@ -1,16 +1,71 @@
-"""Sequences of different lengths in one flat array."""
+"""Sequences in one flat array: of different lengths, or windows of it."""
 
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from transformer_jax.data.vocabulary import PAD
-
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
+
+
+class Sequences(Protocol):
+    """Rows of integers."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, index: int) -> Int32Array:
+        """One of them."""
+
+    @property
+    def lengths(self) -> Int64Array:
+        """int64[rows]."""
+
+    def take(self, indices: Int64Array) -> "Sequences":
+        """The rows `indices`, in that order."""
+
+    def gather(self, indices: Int64Array, width: int, fill: int) -> Int32Array:
+        """int32[len(indices), width]: the rows `indices`, filled up with `fill`; index -1 is an empty row.
+
+        `width` must be at least the length of every row asked for.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Row i is ``values[starts[i]:starts[i] + width]``; rows may overlap.
+
+    Attributes:
+      values: int32[total].
+      starts: int64[rows].
+    """
+
+    values: Int32Array
+    starts: Int64Array
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Int32Array:
+        return self.values[self.starts[index] : self.starts[index] + self.width]
+
+    @property
+    def lengths(self) -> Int64Array:
+        """int64[rows]."""
+        return np.full(len(self.starts), self.width, np.int64)
+
+    def take(self, indices: Int64Array) -> "Windows":
+        """The rows `indices`, in that order."""
+        return dataclasses.replace(self, starts=self.starts[indices])
+
+    def gather(self, indices: Int64Array, width: int, fill: int) -> Int32Array:
+        """See `Sequences.gather`."""
+        return _gather(self.values, self.starts[indices], np.where(indices < 0, 0, self.width), width, fill)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,21 +115,22 @@ class Ragged:
         cut.values[cut.offsets[1:][lengths > length] - 1] = last
         return cut
 
-    def gather(self, indices: Int64Array, width: int) -> Int32Array:
-        """int32[len(indices), width]: the rows `indices`, filled up with PAD; index -1 is an empty row.
-
-        `width` must be at least the length of every row asked for.
-        """
+    def gather(self, indices: Int64Array, width: int, fill: int) -> Int32Array:
+        """See `Sequences.gather`."""
         starts = self.offsets[indices]
         lengths = np.where(indices < 0, 0, self.offsets[indices + 1] - starts)
-        columns = np.arange(width)
-        cells = np.minimum(starts[:, None] + columns, len(self.values) - 1)
-        return np.where(columns < lengths[:, None], self.values[cells], np.int32(PAD))
+        return _gather(self.values, starts, lengths, width, fill)
 
     def _sliced(self, starts: Int64Array, lengths: Int64Array) -> "Ragged":
         offsets = _offsets(lengths)
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return Ragged(self.values[np.repeat(starts, lengths) + within], offsets)
+
+
+def _gather(values: Int32Array, starts: Int64Array, lengths: Int64Array, width: int, fill: int) -> Int32Array:
+    columns = np.arange(width)
+    cells = np.minimum(starts[:, None] + columns, len(values) - 1)
+    return np.where(columns < lengths[:, None], values[cells], np.int32(fill))
 
 
 def _offsets(lengths: Int64Array) -> Int64Array:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import TextSplit
+from transformer_jax.data.pairs import PairSource
 from transformer_jax.errors import UserError
 from transformer_jax.registry import did_you_mean
 
@@ -36,7 +37,7 @@ SPLITS = ("simple", "length", *PRIMITIVES, *TEMPLATES, *FILLER_SPLITS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
+class Scan(PairSource):
     """``scan(split="simple")``.
 
     Attributes:
@@ -61,9 +62,6 @@ class Scan:
             raise UserError(f"data.source: scan(cutoff={self.cutoff}) leaves a half empty; allowed: 1 to 47.")
         if self.max_actions is not None and (type(self.max_actions) is not int or self.max_actions < 1):
             raise UserError(f"data.source: scan(max_actions={self.max_actions!r}) must be a whole number from 1.")
-
-    def check(self, config: DataConfig) -> None:
-        """SCAN needs nothing else of the config."""
 
     def read(self, config: DataConfig) -> dict[str, TextSplit]:
         """5 % of train, chosen by hash of the command, become "valid"."""

@@ -1,11 +1,12 @@
-"""The slot `data.source`: where the sentence pairs come from."""
+"""The slot `data.source`: where the examples come from."""
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.algorithmic import Copy, Reverse, Sort
-from transformer_jax.data.corpus import Corpus, Source, finish_corpus
+from transformer_jax.data.dataset import Source
 from transformer_jax.data.parallel_text import ParallelText
 from transformer_jax.data.scan import Scan
 from transformer_jax.data.tfds_source import Tfds
+from transformer_jax.errors import UserError
 from transformer_jax.registry import resolve
 
 SOURCES: dict[str, type[Source]] = {
@@ -18,18 +19,16 @@ SOURCES: dict[str, type[Source]] = {
 }
 
 
-def resolve_source(config: DataConfig) -> Source:
+def make_source(config: DataConfig) -> Source:
     """The source that `data.source` names; UserError if its options are wrong. Reads nothing."""
-    source: Source = resolve(SOURCES, config.source, "data.source")()
-    return source
+    return resolve(SOURCES, config.source, "data.source")()
 
 
-def make_corpus(config: DataConfig) -> Corpus:
-    """Reads or generates all splits.
-
-    Training pairs with an empty side are dropped and counted; in "valid" and "test" they are kept.
-
-    Raises:
-      UserError: a missing or malformed file, a split without pairs; the sentence names file and line.
-    """
-    return finish_corpus(resolve_source(config).read(config), f"data.source {config.source!r}")
+def check(config: DataConfig) -> None:
+    """Refuses a source, options of it or a combination of fields that cannot work; reads no file, makes no array."""
+    make_source(config).check(config)
+    if config.batch_multiple > config.tokens_per_batch:
+        raise UserError(
+            f"data.tokens_per_batch = {config.tokens_per_batch:,} is too few for data.batch_multiple = "
+            f"{config.batch_multiple:,} examples, even of one token each. Set it higher, or data.batch_multiple lower."
+        )

@@ -10,9 +10,9 @@ from typing import ClassVar
 import sentencepiece
 
 from transformer_jax.data.tokenizer import text_ids
-from transformer_jax.data.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 from transformer_jax.errors import UserError
 from transformer_jax.files import write_atomically
+from transformer_jax.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 
 MODEL_TYPES = ("bpe", "unigram")
 NUM_BYTES = 256  # byte fallback: a piece for every byte, so nothing is unknown

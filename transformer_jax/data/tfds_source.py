@@ -10,6 +10,7 @@ from typing import Any
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import TextSplit
+from transformer_jax.data.pairs import PairSource
 from transformer_jax.data.parallel_text import check_languages, find_directory
 from transformer_jax.data.tfds_check import check_prepared, check_shards
 from transformer_jax.errors import UserError
@@ -20,7 +21,7 @@ VARIABLE_KEYS = {"language", "translation"}  # of the feature TranslationVariabl
 
 
 @dataclasses.dataclass(frozen=True)
-class Tfds:
+class Tfds(PairSource):
     """``tfds(builder="ted_hrlr_translate/az_to_en")``.
 
     Attributes:
@@ -50,6 +51,7 @@ class Tfds:
 
     def check(self, config: DataConfig) -> None:
         """The two languages must differ, and something must say which set is meant."""
+        super().check(config)
         check_languages(config)
         if self.builder is None and config.directory is None:
             raise UserError(

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from transformer_jax.data.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 from transformer_jax.errors import UserError
 from transformer_jax.files import read_bytes, write_atomically
 from transformer_jax.strict_json import to_json
+from transformer_jax.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 
 
 class Tokenizer(Protocol):

@@ -4,6 +4,18 @@ from transformer_jax.decoding.beam import NBest, beam_search, length_penalty
 from transformer_jax.decoding.greedy import greedy
 from transformer_jax.decoding.logits import Cache, LogitsFn
 from transformer_jax.decoding.sampling import sample
+from transformer_jax.decoding.search import Ids, Search
 from transformer_jax.decoding.single import Decoded
 
-__all__ = ["Cache", "Decoded", "LogitsFn", "NBest", "beam_search", "greedy", "length_penalty", "sample"]
+__all__ = [
+    "Cache",
+    "Decoded",
+    "Ids",
+    "LogitsFn",
+    "NBest",
+    "Search",
+    "beam_search",
+    "greedy",
+    "length_penalty",
+    "sample",
+]

@@ -5,8 +5,8 @@ Shapes: B batch, K beam (hypotheses alive), J = 2K candidates, N hypotheses retu
 What the paper leaves open is settled so:
 
 * |Y| counts EOS, as in tensor2tensor.
-* A hypothesis ends if EOS is among the K best continuations of its row (as in fairseq); so a beam of 1 with alpha 0 is
-  greedy search. The K best continuations that go on stay alive: the beam does not shrink (tensor2tensor, fairseq).
+* A hypothesis ends if EOS is among the K best continuations of its example (as in fairseq); so a beam of 1 with alpha 0
+  is greedy search. The K best continuations that go on stay alive: the beam does not shrink (tensor2tensor, fairseq).
 * The N best ended hypotheses are kept, by score; one gives way only to a better one.
 * A hypothesis that the limit cuts off is worse than any that ended: it is returned only where fewer than N ended
   (tensor2tensor: only where none did).
@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from transformer_jax.decoding.logits import Cache, LogitsFn, next_token_log_probs
+from transformer_jax.decoding.search import Search
 
 
 class NBest(NamedTuple):
-    """The N best hypotheses of each row, best first; those that ended stand before those cut off at the limit.
+    """The N best hypotheses of each example, best first; those that ended stand before those cut off at the limit.
 
     tokens_BNT: int32, without BOS; EOS included, unless cut off; PAD behind it.
     scores_BN: float32, log_probs_BN / length_penalty(lengths_BN, alpha).
@@ -38,7 +39,7 @@ class NBest(NamedTuple):
     lengths_BN: jax.Array
 
 
-class _Rows(NamedTuple):
+class _Beams(NamedTuple):
     alive_BKT: jax.Array
     alive_log_probs_BK: jax.Array  # sorted; -inf for a hypothesis that does not exist
     last_BK: jax.Array
@@ -48,7 +49,7 @@ class _Rows(NamedTuple):
 
 class _State(NamedTuple):
     step: jax.Array
-    rows: _Rows
+    beams: _Beams
     cache: Cache
 
 
@@ -60,62 +61,53 @@ def length_penalty(lengths: jax.Array, alpha: float | jax.Array) -> jax.Array:
 def beam_search(
     logits_fn: LogitsFn,
     cache: Cache,
+    search: Search,
     *,
-    batch_size: int,
-    max_length: int,
-    limits_B: jax.Array,
-    bos_id: int,
-    eos_id: int,
-    pad_id: int,
     beam_size: int = 4,
     alpha: float | jax.Array = 0.6,
     num_results: int = 1,
 ) -> NBest:
     """The `num_results` best hypotheses found by a beam of `beam_size`. For jit and vmap.
 
-    Stops exactly when no hypothesis alive can still replace one of the kept, in any row; this never changes the result.
+    Stops exactly when no hypothesis alive can still replace one of the kept of any example; this never changes the
+    result.
 
     Args:
-      logits_fn: see `LogitsFn`; it is given B*K flat rows, hypothesis k of row b at b*K + k.
-      cache: its first cache, of B*K rows. It is reordered along axis 1 as hypotheses are chosen.
-      batch_size: B.
-      max_length: T, the static length of the output.
-      limits_B: int32, the most tokens each row may get, EOS counted (the paper: input length + 50); 0 leaves it empty.
-      bos_id: first input of the decoder.
-      eos_id: ends a hypothesis.
-      pad_id: fills the output; never predicted.
+      logits_fn: see `LogitsFn`; it is given B*K flat hypotheses, hypothesis k of example b at b*K + k.
+      cache: its first cache, of B*K beams. It is reordered along axis 1 as hypotheses are chosen.
+      search: what is asked.
       beam_size: K; may exceed the vocabulary (of at least two tokens).
       alpha: exponent of the length penalty, of any sign; 0 ranks by probability. May be traced.
       num_results: N; may exceed K.
 
     Raises:
-      ValueError: a leaf of the cache that is neither a scalar nor of B*K rows along axis 1.
+      ValueError: a leaf of the cache that is neither a scalar nor of B*K hypotheses along axis 1.
     """
+    batch_size, ids = search.batch_size, search.ids
     _check_cache(cache, batch_size * beam_size)
-    limits_B = jnp.minimum(limits_B, max_length)
+    limits_B = jnp.minimum(search.limits_B, search.max_length)
 
     def body(state: _State) -> _State:
-        logits, cache = logits_fn(state.rows.last_BK.reshape(-1), state.cache)
-        log_probs_BKC = next_token_log_probs(logits, pad_id).reshape(batch_size, beam_size, -1)
-        rows, parents_BK = _advance(state.rows, log_probs_BKC, state.step, limits_B, alpha, eos_id)
-        return _State(state.step + 1, rows, _reorder(cache, parents_BK))
+        logits, cache = logits_fn(state.beams.last_BK.reshape(-1), state.cache)
+        log_probs_BKC = next_token_log_probs(logits, ids.pad).reshape(batch_size, beam_size, -1)
+        beams, parents_BK = _advance(state.beams, log_probs_BKC, state.step, limits_B, alpha, ids.eos)
+        return _State(state.step + 1, beams, _reorder(cache, parents_BK))
 
-    rows = _first_rows(batch_size, beam_size, num_results, max_length, bos_id, pad_id, limits_B <= 0)
-    start = _State(jnp.int32(0), rows, cache)
-    final = lax.while_loop(lambda state: ~jnp.all(state.rows.done_B), body, start)
-    return _fill_with_cut_off(final.rows, limits_B, alpha)
+    beams = _first_beams(search, beam_size, num_results, limits_B <= 0)
+    start = _State(jnp.int32(0), beams, cache)
+    final = lax.while_loop(lambda state: ~jnp.all(state.beams.done_B), body, start)
+    return _fill_with_cut_off(final.beams, limits_B, alpha)
 
 
-def _first_rows(
-    batch_size: int, beam_size: int, num_results: int, max_length: int, bos_id: int, pad_id: int, done_B: jax.Array
-) -> _Rows:
-    """One empty hypothesis per row; the rest of the beam does not exist yet, else it would hold K times the same."""
-    return _Rows(
-        alive_BKT=jnp.full((batch_size, beam_size, max_length), pad_id, jnp.int32),
+def _first_beams(search: Search, beam_size: int, num_results: int, done_B: jax.Array) -> _Beams:
+    """One empty hypothesis an example; the rest of the beam does not exist yet, else it would hold K times the same."""
+    batch_size, max_length, ids = search.batch_size, search.max_length, search.ids
+    return _Beams(
+        alive_BKT=jnp.full((batch_size, beam_size, max_length), ids.pad, jnp.int32),
         alive_log_probs_BK=jnp.full((batch_size, beam_size), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
-        last_BK=jnp.full((batch_size, beam_size), bos_id, jnp.int32),
+        last_BK=jnp.full((batch_size, beam_size), ids.bos, jnp.int32),
         ended=NBest(
-            tokens_BNT=jnp.full((batch_size, num_results, max_length), pad_id, jnp.int32),
+            tokens_BNT=jnp.full((batch_size, num_results, max_length), ids.pad, jnp.int32),
             scores_BN=jnp.full((batch_size, num_results), -jnp.inf, jnp.float32),
             log_probs_BN=jnp.full((batch_size, num_results), -jnp.inf, jnp.float32),
             lengths_BN=jnp.zeros((batch_size, num_results), jnp.int32),
@@ -125,28 +117,28 @@ def _first_rows(
 
 
 def _advance(
-    rows: _Rows,
+    beams: _Beams,
     log_probs_BKC: jax.Array,
     step: jax.Array,
     limits_B: jax.Array,
     alpha: float | jax.Array,
     eos_id: int,
-) -> tuple[_Rows, jax.Array]:
-    """One token more for the rows not done, and the old hypothesis that each alive one continues, int32[B, K]."""
+) -> tuple[_Beams, jax.Array]:
+    """One token more for the examples not done, and the old hypothesis that each alive one continues, int32[B, K]."""
     batch_size, beam_size, vocab_size = log_probs_BKC.shape
-    continued_BKC = rows.alive_log_probs_BK[:, :, None] + log_probs_BKC
+    continued_BKC = beams.alive_log_probs_BK[:, :, None] + log_probs_BKC
     # Each hypothesis has one continuation by EOS, so that 2K candidates hold K that go on.
     log_probs_BJ, flat_BJ = lax.top_k(continued_BKC.reshape(batch_size, -1), 2 * beam_size)
     parents_BJ, tokens_BJ = flat_BJ // vocab_size, flat_BJ % vocab_size
-    candidates_BJT = _take(rows.alive_BKT, parents_BJ).at[:, :, step].set(tokens_BJ)
+    candidates_BJT = _take(beams.alive_BKT, parents_BJ).at[:, :, step].set(tokens_BJ)
     eos_BJ = tokens_BJ == eos_id
     length = step + 1
 
     ends_BJ = eos_BJ & (jnp.arange(2 * beam_size) < beam_size)
-    ended = _merge(rows.ended, candidates_BJT, jnp.where(ends_BJ, log_probs_BJ, -jnp.inf), length, alpha)
+    ended = _merge(beams.ended, candidates_BJT, jnp.where(ends_BJ, log_probs_BJ, -jnp.inf), length, alpha)
     alive_log_probs_BK, chosen_BK = lax.top_k(jnp.where(eos_BJ, -jnp.inf, log_probs_BJ), beam_size)
     best_possible_B = _best_possible(alive_log_probs_BK[:, 0], length, limits_B, alpha)
-    new = _Rows(
+    new = _Beams(
         alive_BKT=_take(candidates_BJT, chosen_BK),
         alive_log_probs_BK=alive_log_probs_BK,
         last_BK=_take(tokens_BJ, chosen_BK),
@@ -155,9 +147,9 @@ def _advance(
     )
 
     def keep_if_done(old_leaf: jax.Array, new_leaf: jax.Array) -> jax.Array:
-        return jnp.where(rows.done_B.reshape(-1, *[1] * (new_leaf.ndim - 1)), old_leaf, new_leaf)
+        return jnp.where(beams.done_B.reshape(-1, *[1] * (new_leaf.ndim - 1)), old_leaf, new_leaf)
 
-    return jax.tree.map(keep_if_done, rows, new), _take(parents_BJ, chosen_BK)
+    return jax.tree.map(keep_if_done, beams, new), _take(parents_BJ, chosen_BK)
 
 
 def _merge(
@@ -187,18 +179,18 @@ def _best_possible(
     return log_probs_B / penalty_B
 
 
-def _fill_with_cut_off(rows: _Rows, limits_B: jax.Array, alpha: float | jax.Array) -> NBest:
+def _fill_with_cut_off(beams: _Beams, limits_B: jax.Array, alpha: float | jax.Array) -> NBest:
     """Gives the places that no ended hypothesis took to those still alive."""
-    lengths_BK = jnp.broadcast_to(limits_B[:, None], rows.alive_log_probs_BK.shape)
+    lengths_BK = jnp.broadcast_to(limits_B[:, None], beams.alive_log_probs_BK.shape)
     alive = NBest(
-        tokens_BNT=rows.alive_BKT,
-        scores_BN=rows.alive_log_probs_BK / length_penalty(lengths_BK, alpha),
-        log_probs_BN=rows.alive_log_probs_BK,
+        tokens_BNT=beams.alive_BKT,
+        scores_BN=beams.alive_log_probs_BK / length_penalty(lengths_BK, alpha),
+        log_probs_BN=beams.alive_log_probs_BK,
         lengths_BN=lengths_BK,
     )
-    both = jax.tree.map(lambda first, then: jnp.concatenate([first, then], axis=1), rows.ended, alive)
+    both = jax.tree.map(lambda first, then: jnp.concatenate([first, then], axis=1), beams.ended, alive)
     missing = jnp.isneginf(both.scores_BN)
-    order_BN = jnp.argsort(missing, axis=1, stable=True)[:, : rows.ended.scores_BN.shape[1]]
+    order_BN = jnp.argsort(missing, axis=1, stable=True)[:, : beams.ended.scores_BN.shape[1]]
     return jax.tree.map(lambda leaf: _take(leaf, order_BN), both)
 
 
@@ -208,7 +200,7 @@ def _take(x_BJ: jax.Array, index_BK: jax.Array) -> jax.Array:
 
 
 def _reorder(cache: Cache, parents_BK: jax.Array) -> Cache:
-    """The cache whose row b*K + k is the old row b*K + parents[b, k]."""
+    """The cache whose hypothesis b*K + k is the old hypothesis b*K + parents[b, k]."""
     batch_size, beam_size = parents_BK.shape
 
     def reorder(leaf: jax.Array) -> jax.Array:
@@ -220,10 +212,10 @@ def _reorder(cache: Cache, parents_BK: jax.Array) -> Cache:
     return jax.tree.map(reorder, cache)
 
 
-def _check_cache(cache: Cache, num_rows: int) -> None:
+def _check_cache(cache: Cache, num_hypotheses: int) -> None:
     """A leaf that is silently not reordered would mix hypotheses."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(cache):
         shape = jnp.shape(leaf)
-        if len(shape) == 1 or (len(shape) >= 2 and shape[1] != num_rows):
+        if len(shape) == 1 or (len(shape) >= 2 and shape[1] != num_hypotheses):
             name = jax.tree_util.keystr(path)
-            raise ValueError(f"cache{name} has shape {shape}; a leaf is a scalar or [layer, {num_rows}, ...].")
+            raise ValueError(f"cache{name} has shape {shape}; a leaf is a scalar or [layer, {num_hypotheses}, ...].")

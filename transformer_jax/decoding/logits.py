@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 Cache = Any
-"""Any pytree. Leaves of two or more axes are [layer, batch, ...]; scalar leaves (the step) are shared by all rows."""
+"""Any pytree. Leaves of two or more axes are [layer, hypothesis, ...]; scalar leaves (the step) are shared by all."""
 
 LogitsFn = Callable[[jax.Array, Cache], tuple[jax.Array, Cache]]
 """``(tokens_B: int32, cache) -> (logits_BC: float, cache)``; tokens are those chosen at the step before, BOS at first.
 
-What all hypotheses of a row have in common (encoder output, keys and values of cross-attention) is closed over and
+What all hypotheses of an example have in common (encoder output, keys and values of cross-attention) is closed over and
 stays out of the cache, so that beam search does not copy it at each step.
 """
 

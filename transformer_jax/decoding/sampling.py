@@ -1,24 +1,23 @@
 """Ancestral sampling."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from transformer_jax.decoding.logits import Cache, LogitsFn
+from transformer_jax.decoding.search import Search
 from transformer_jax.decoding.single import Decoded, decode_single
 
 
 def sample(
     logits_fn: LogitsFn,
     cache: Cache,
+    search: Search,
     *,
-    batch_size: int,
-    max_length: int,
-    limits_B: jax.Array,
-    bos_id: int,
-    eos_id: int,
-    pad_id: int,
     key: jax.Array,
+    examples_B: jax.Array | None = None,
     temperature: float | jax.Array = 1.0,
     top_k: int | None = None,
 ) -> Decoded:
@@ -27,27 +26,22 @@ def sample(
     `log_probs_B` is the model's own log-probability of what was drawn, at temperature 1 and without `top_k`.
 
     Args:
-      key: the draw at step t uses ``fold_in(key, t)``.
+      key: the draw of example n at step t uses ``fold_in(fold_in(key, n), t)``.
+      examples_B: int32, the n of each: what is drawn for an example depends neither on its batch nor on its place
+        there. None: from 0 on.
       temperature: above 0; may be traced.
       top_k: draw among the `top_k` most probable tokens only; None: among all. 1 is greedy search.
-      logits_fn, cache, batch_size, max_length, limits_B, bos_id, eos_id, pad_id: as in `greedy`.
+      logits_fn, cache, search: as in `greedy`.
     """
+    examples_B = jnp.arange(search.batch_size) if examples_B is None else examples_B
+    keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(examples_B)
 
     def draw(log_probs_BC: jax.Array, step: jax.Array) -> jax.Array:
         vocab_size = log_probs_BC.shape[-1]
         count = vocab_size if top_k is None else min(top_k, vocab_size)
         best_BJ, tokens_BJ = lax.top_k(log_probs_BC, count)
-        drawn_B = jax.random.categorical(jax.random.fold_in(key, step), best_BJ / temperature, axis=-1)
+        step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
+        drawn_B = jax.vmap(jax.random.categorical)(step_keys_B, best_BJ / temperature)
         return jnp.take_along_axis(tokens_BJ, drawn_B[:, None], axis=1)[:, 0]
 
-    return decode_single(
-        draw,
-        logits_fn,
-        cache,
-        batch_size=batch_size,
-        max_length=max_length,
-        limits_B=limits_B,
-        bos_id=bos_id,
-        eos_id=eos_id,
-        pad_id=pad_id,
-    )
+    return decode_single(draw, logits_fn, cache, search)

@@ -1,4 +1,4 @@
-"""The loop that greedy search and sampling share: one hypothesis per row."""
+"""The loop that greedy search and sampling share: one hypothesis per example."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from transformer_jax.decoding.logits import Cache, LogitsFn, next_token_log_probs
+from transformer_jax.decoding.search import Search
 
 
 class Decoded(NamedTuple):
-    """One hypothesis per row.
+    """One hypothesis per example.
 
     tokens_BT: int32, without BOS; EOS included, unless the limit came first; PAD behind it.
     lengths_B: int32, tokens before the padding, EOS counted.
@@ -35,26 +36,21 @@ def decode_single(
     choose: Callable[[jax.Array, jax.Array], jax.Array],
     logits_fn: LogitsFn,
     cache: Cache,
-    *,
-    batch_size: int,
-    max_length: int,
-    limits_B: jax.Array,
-    bos_id: int,
-    eos_id: int,
-    pad_id: int,
+    search: Search,
 ) -> Decoded:
-    """Extends each row by ``choose(log_probs_BC, step) -> tokens_B`` until it ends or reaches its limit.
+    """Extends each output by ``choose(log_probs_BC, step) -> tokens_B`` until it ends or reaches its limit.
 
-    Stops as soon as all rows are done. `limits_B` counts EOS; a row of limit 0 (one that fills up a batch) stays empty.
+    Stops as soon as all are done.
     """
-    limits_B = jnp.minimum(limits_B, max_length)
+    max_length, ids = search.max_length, search.ids
+    limits_B = jnp.minimum(search.limits_B, max_length)
 
     def body(state: _State) -> _State:
         logits_BC, cache = logits_fn(state.last_B, state.cache)
-        log_probs_BC = next_token_log_probs(logits_BC, pad_id)
+        log_probs_BC = next_token_log_probs(logits_BC, ids.pad)
         tokens_B = choose(log_probs_BC, state.step).astype(jnp.int32)
         chosen_B = jnp.take_along_axis(log_probs_BC, tokens_B[:, None], axis=1)[:, 0]
-        tokens_B = jnp.where(state.done_B, pad_id, tokens_B)
+        tokens_B = jnp.where(state.done_B, ids.pad, tokens_B)
         tokens_BT, lengths_B, log_probs_B = state.decoded
         decoded = Decoded(
             tokens_BT=tokens_BT.at[:, state.step].set(tokens_B),
@@ -62,16 +58,16 @@ def decode_single(
             log_probs_B=log_probs_B + jnp.where(state.done_B, 0.0, chosen_B),
         )
         step = state.step + 1
-        done_B = state.done_B | (tokens_B == eos_id) | (step >= limits_B)
+        done_B = state.done_B | (tokens_B == ids.eos) | (step >= limits_B)
         return _State(step, tokens_B, decoded, done_B, cache)
 
     start = _State(
         step=jnp.int32(0),
-        last_B=jnp.full(batch_size, bos_id, jnp.int32),
+        last_B=jnp.full(search.batch_size, ids.bos, jnp.int32),
         decoded=Decoded(
-            tokens_BT=jnp.full((batch_size, max_length), pad_id, jnp.int32),
-            lengths_B=jnp.zeros(batch_size, jnp.int32),
-            log_probs_B=jnp.zeros(batch_size, jnp.float32),
+            tokens_BT=jnp.full((search.batch_size, max_length), ids.pad, jnp.int32),
+            lengths_B=jnp.zeros(search.batch_size, jnp.int32),
+            log_probs_B=jnp.zeros(search.batch_size, jnp.float32),
         ),
         done_B=limits_B <= 0,
         cache=cache,

@@ -1,133 +1,105 @@
-"""What a model does on a split: teacher-forced figures, and metrics of the text it writes by itself."""
+"""What a model does on a split: the figures of its task, and metrics of what it writes by itself."""
 
 import functools
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.config import Config, with_values
-from transformer_jax.data import PAD, EncodedSplit, Tokenizer, evaluation_batches
+from transformer_jax.config import Config, Resolved
+from transformer_jax.data import PAD, Batch, Examples, evaluation_batches
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.decode import build_decode
-from transformer_jax.evaluation.text_metrics import METRICS
+from transformer_jax.models.build import build_model
+from transformer_jax.models.model import Model
 from transformer_jax.parallel.layout import Layout
-from transformer_jax.registry import resolve
-from transformer_jax.training.objective import smoothed_cross_entropy, teacher_forced_logits
+from transformer_jax.tasks import Metrics, task_of
+from transformer_jax.tasks.task import figures_of, measured_names
 from transformer_jax.training.state import Lane
-
-Metrics = dict[str, Any]
 
 
 class Trained(NamedTuple):
-    """What is evaluated: parameters, and the lane they were trained as."""
+    """What is evaluated: parameters, and the lanes they were trained as, [lanes, ...] each."""
 
     params: Any
     lane: Lane
 
-    def on(self, config: Config) -> Config:
-        """The config with the seed and the traced numbers of the lane."""
-        return with_values(config, {**self.lane.numbers, "seed": self.lane.seed})
 
-
-TEACHER_FORCED = {"nll": False, "perplexity": False, "token_accuracy": True, "exact_match_teacher_forced": True}
-"""Metric -> whether higher is better."""
-
-
-def higher_is_better(metric: str) -> bool:
-    """The direction of a metric; those of text are all better when higher."""
-    return TEACHER_FORCED.get(metric, True)
+OfExamples = Callable[[Resolved, Model, Any, Any], Any]
+"""(config, model, params, batch) of one lane -> arrays with an entry for each example."""
 
 
 class Evaluator:
-    """Compiles what measures a config once. `lanes`: parameters have a lane axis, and there is a result for each."""
+    """Compiles once what measures a config."""
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, layout: Layout, lanes: int | None = None):
-        """`tokenizer`: of the target side."""
-        self._config = config
-        self._tokenizer = tokenizer
-        self._lanes = lanes
-        self._score = layout.compile_rows(self._teacher_forced)
-        self._layout = layout
-        self._decode = self._compile_decode(1)
-        self._translate = functools.cache(self._compile_decode)
+    def __init__(self, config: Resolved, assets: Any, layout: Layout):
+        self._config, self._assets, self._layout = config, assets, layout
+        self._task = task_of(config)
+        self._measure = self.compile(functools.partial(self._task.measure, key=None))
+        output = self._task.output
+        self._predict = None if output is None else self.compile(output.predict)
 
-    def _teacher_forced(self, trained: Trained, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """float32[B] each: sums over the tokens of a row, and whether all of them were right."""
-        logits = teacher_forced_logits(trained.on(self._config), trained.params, batch, key=None)
-        real = batch["targets"] != PAD
-        _, nll = smoothed_cross_entropy(logits, batch["targets"], 0.0)
-        correct = (jnp.argmax(logits, axis=-1) == batch["targets"]) & real
-        return {
-            "nll": jnp.sum(nll * real, axis=-1),
-            "correct": jnp.sum(correct, axis=-1),
-            "tokens": jnp.sum(real, axis=-1),
-            "all_correct": jnp.all(correct | ~real, axis=-1),
-        }
+    def compile(self, function: OfExamples) -> Callable[[Trained, Batch], Any]:
+        """The function of all lanes; its result is on the host, [lanes, examples, ...]."""
 
-    def teacher_forced(self, trained: Trained, split: EncodedSplit) -> list[Metrics]:
-        """nll (nats a token, EOS counted), perplexity, accuracies, given the true tokens before; one dict a lane."""
-        rows = self._rows(self._score, trained, split)
-        return [_figures({name: values[lane] for name, values in rows.items()}) for lane in range(self._lanes or 1)]
+        def of_lane(trained: Trained, batch: Batch) -> Any:
+            config = trained.lane.on(self._config)
+            return function(config, build_model(config.model), trained.params, batch)
 
-    def decode(self, trained: Trained, split: EncodedSplit) -> list[list[str]]:
-        """The text that the model writes for each source of the split, in order; one list a lane."""
-        tokens_KN1T = self._rows(self._decode, trained, split)["tokens_BNT"]
-        return [[self._tokenizer.decode(row.tolist()) for row in tokens_N1T[:, 0]] for tokens_N1T in tokens_KN1T]
+        return self._layout.compile_rows(of_lane)
 
-    def translate(self, trained: Trained, split: EncodedSplit, num_results: int) -> list[list[tuple[str, float]]]:
-        """For each source of the split, in order, the best texts and the scores they are ranked by; of a solo run.
+    def rows(self, compiled: Callable[[Trained, Batch], Any], trained: Trained, split: Examples) -> Any:
+        """What a compiled function says of every example of the split, in order: [lanes, examples, ...].
 
-        Fewer than `num_results` where the search found fewer.
+        "example" of its batches is the index of each example, -1 at a place without one.
         """
-        found = self._rows(self._translate(num_results), trained, split)
-        text = self._tokenizer.decode
-        return [
-            [
-                (text(tokens.tolist()), float(score))
-                for tokens, score in zip(tokens_NT, scores_N, strict=True)
-                if math.isfinite(score)
-            ]
-            for tokens_NT, scores_N in zip(found["tokens_BNT"][0], found["scores_BN"][0], strict=True)
-        ]
-
-    def _compile_decode(self, num_results: int) -> Any:
-        def decode(trained: Trained, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            return build_decode(trained.on(self._config), num_results)(trained.params, batch)._asdict()
-
-        return self._layout.compile_rows(decode)
-
-    def _rows(self, function: Any, trained: Trained, split: EncodedSplit) -> dict[str, np.ndarray]:
-        """What `function` says of every pair of the split, in order: [lanes, pairs, ...]."""
-        found: list[dict[str, np.ndarray]] = []
+        found: list[Any] = []
         order: list[np.ndarray] = []
         for indices, batch in evaluation_batches(split, self._config.data):
-            rows = function(trained, batch)
-            rows = rows if self._lanes else {name: values[None] for name, values in rows.items()}
-            found.append({name: values[:, indices >= 0] for name, values in rows.items()})
-            order.append(indices[indices >= 0])
+            rows = compiled(trained, {**batch, "example": indices.astype(np.int32)})
+            real = indices >= 0
+            found.append(jax.tree.map(lambda values, real=real: values[:, real], rows))
+            order.append(indices[real])
         position = np.argsort(np.concatenate(order))
-        return {name: _concatenate([rows[name] for rows in found])[:, position] for name in found[0]}
+        return jax.tree.map(lambda *parts: _concatenate(parts)[:, position], *found)
+
+    def figures(self, trained: Trained, split: Examples) -> list[Metrics]:
+        """The figures of the task, one dict a lane."""
+        measured: Mapping[str, Any] = self.rows(self._measure, trained, split)
+        return [
+            figures_of(
+                self._task,
+                {
+                    name: (float(sums[lane].sum(dtype=np.float64)), float(counts[lane].sum(dtype=np.float64)))
+                    for name, (sums, counts) in measured.items()
+                },
+            )
+            for lane in range(self._layout.lanes)
+        ]
+
+    def texts(self, trained: Trained, split: Examples) -> list[list[str]]:
+        """What the model writes for each example of the split, in order; one list a lane."""
+        assert self._task.output is not None
+        assert self._predict is not None
+        predicted = self.rows(self._predict, trained, split)
+        lanes = [{name: values[lane] for name, values in predicted.items()} for lane in range(self._layout.lanes)]
+        return [self._task.output.read(of_lane, self._assets) for of_lane in lanes]
 
     def measure(
-        self, trained: Trained, split: EncodedSplit, *, decode: bool
+        self, trained: Trained, split: Examples, *, write: bool
     ) -> tuple[list[Metrics], list[list[str]] | None]:
-        """All metrics of a split, one dict a lane; with the decoded text if `decode`."""
-        metrics = self.teacher_forced(trained, split)
-        if not decode:
+        """All metrics of a split, one dict a lane; with `write` also those of what the model writes, and its texts."""
+        metrics = self.figures(trained, split)
+        if not write or self._task.output is None:
             return metrics, None
-        texts = self.decode(trained, split)
-        for lane, text in zip(metrics, texts, strict=True):
-            lane.update(text_metrics(self._config.evaluate.metrics, text, split.references))
+        texts = self.texts(trained, split)
+        for of_lane, written in zip(metrics, texts, strict=True):
+            of_lane.update(self._task.output.judge(self._config, written, split))
         return metrics, texts
 
 
-def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
-    """Along axis 1; token rows of different widths are filled up with PAD."""
+def _concatenate(parts: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Joins along the axis of examples; sequences of tokens of different widths are filled up with PAD."""
     width = max(part.shape[-1] for part in parts)
     if parts[0].ndim == 2 or all(part.shape[-1] == width for part in parts):
         return np.concatenate(parts, axis=1)
@@ -137,41 +109,17 @@ def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(padded, axis=1)
 
 
-def _figures(rows: Mapping[str, np.ndarray]) -> Metrics:
-    tokens = int(rows["tokens"].sum())
-    nll = float(rows["nll"].sum(dtype=np.float64)) / tokens
-    return {
-        "nll": nll,
-        "perplexity": math.exp(min(nll, 700.0)),
-        "token_accuracy": float(rows["correct"].sum()) / tokens,
-        "exact_match_teacher_forced": float(rows["all_correct"].mean()),
-    }
-
-
-def text_metrics(specs: Sequence[str], hypotheses: list[str], references: list[str]) -> Metrics:
-    """Metrics of text (see METRICS), each with its signature where it has one."""
-    metrics: Metrics = {}
-    for spec in specs:
-        score = resolve(METRICS, spec, "evaluate.metrics")(hypotheses, references)
-        metrics[spec] = score.score
-        if score.signature:
-            metrics[f"{spec}_signature"] = score.signature
-    return metrics
-
-
 def check(config: Config) -> None:
-    """Refuses metrics that do not exist and a choice of the best that is never measured.
+    """Refuses a choice of the best that is never measured.
 
     Raises:
       UserError: naming the field, what was found and what is allowed.
     """
-    for spec in config.evaluate.metrics:
-        resolve(METRICS, spec, "evaluate.metrics")(["a"], ["a"])  # so that its options are refused now
-    best, decode_every = config.evaluate.best, config.evaluate.decode_every
-    if best not in (*TEACHER_FORCED, *config.evaluate.metrics):
-        allowed = ", ".join((*TEACHER_FORCED, *config.evaluate.metrics))
-        raise UserError(f"evaluate.best = {best!r} is not measured. Allowed: {allowed}.")
-    if best not in TEACHER_FORCED and decode_every != config.train.evaluate_every:
+    task, best, decode_every = task_of(config), config.evaluate.best, config.evaluate.decode_every
+    allowed = measured_names(task, config.evaluate.metrics)
+    if best not in allowed:
+        raise UserError(f"evaluate.best = {best!r} is not measured. Allowed: {', '.join(allowed)}.")
+    if best not in task.figures and decode_every != config.train.evaluate_every:
         raise UserError(
             f"evaluate.best = {best!r} needs decoded text at each evaluation: set evaluate.decode_every to "
             f"train.evaluate_every = {config.train.evaluate_every}, not {decode_every}."
@@ -181,39 +129,3 @@ def check(config: Config) -> None:
             f"evaluate.decode_every = {decode_every} must be a multiple of train.evaluate_every = "
             f"{config.train.evaluate_every}."
         )
-    kind, count = parse_checkpoint(config.evaluate.checkpoint, "evaluate.checkpoint")
-    if kind == "step":
-        raise UserError(
-            f"evaluate.checkpoint = {config.evaluate.checkpoint!r}: a step may be deleted before the end. Allowed: "
-            "best, last, or average:N."
-        )
-    if kind == "average":
-        _check_average(config, count)
-
-
-def _check_average(config: Config, count: int) -> None:
-    """The run must make and keep as many checkpoints as are averaged."""
-    train, field = config.train, f"evaluate.checkpoint = 'average:{count}'"
-    if count > train.keep_last:
-        raise UserError(f"{field} needs more checkpoints than train.keep_last = {train.keep_last} keeps.")
-    every = [n for n in (train.evaluate_every, train.checkpoint_every) if n is not None]
-    made = {train.steps, *(k * n for n in every for k in range(1, count + 1) if k * n < train.steps)}
-    if count > len(made):
-        raise UserError(f"{field} needs more checkpoints than the {len(made)} of train.steps = {train.steps}.")
-    if train.patience is not None and count > train.patience + 1:
-        raise UserError(
-            f"{field} needs more checkpoints than there may be with train.patience = {train.patience}: at least "
-            f"{train.patience + 1} evaluations come before an early stop."
-        )
-
-
-def parse_checkpoint(choice: str, field: str) -> tuple[str, int]:
-    """("best" | "last", 0), ("average", N) or ("step", N); UserError if it is none of them."""
-    name, _, number = choice.partition(":")
-    if choice in ("best", "last"):
-        return choice, 0
-    if re.fullmatch("[0-9]{1,12}", choice):
-        return "step", int(choice)
-    if name == "average" and re.fullmatch("[0-9]{1,12}", number) and int(number) > 0:
-        return "average", int(number)
-    raise UserError(f"{field} = {choice!r} is not allowed. Allowed: best, last, a step, or average:N.")

@@ -10,12 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.models.masks import Relation
 from transformer_jax.models.positions import NoPositions
 from transformer_jax.models.regularisation import Dropout
 from transformer_jax.models.scores import dot
 from transformer_jax.models.weights import softmax
 
-Identity = Callable[[jax.Array], jax.Array]
+KeysValues = tuple[jax.Array, jax.Array]
+Function = Callable[[jax.Array], jax.Array]
 
 
 def attention(
@@ -29,78 +31,92 @@ def attention(
     weights: Callable[[jax.Array, jax.Array], jax.Array] = softmax,
     relative_score: jax.Array | float = 0.0,
     bias: jax.Array | float = 0.0,
-    dropout: Identity = lambda weights_BHTS: weights_BHTS,
-) -> jax.Array:
+    dropout: Function = lambda weights_BHTS: weights_BHTS,
+) -> tuple[jax.Array, jax.Array]:
     """Eq. 1: Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V, with `scale` = 1 / sqrt(d_k).
 
     `score` and `weights` default to the paper's dot product and softmax. `relative_score` is added before the scale,
     `bias` after it. A query that may attend to nothing gets 0.
 
     Returns:
-      [B, T, H, V] in the dtype of `v_BSHV`; scores and weights are float32.
+      The output [B, T, H, V] in the dtype of `v_BSHV`, and the weights before dropout, float32[B, H, T, S].
     """
     logits_BHTS = scale * (score(q_BTHK, k_BSHK) + relative_score) + bias
-    weights_BHTS = dropout(weights(logits_BHTS, mask_BHTS))
-    return jnp.einsum("BHTS,BSHV->BTHV", weights_BHTS.astype(v_BSHV.dtype), v_BSHV)
+    weights_BHTS = weights(logits_BHTS, mask_BHTS)
+    return jnp.einsum("BHTS,BSHV->BTHV", dropout(weights_BHTS).astype(v_BSHV.dtype), v_BSHV), weights_BHTS
 
 
 class MultiHeadAttention(nn.Module):
     """Section 3.2.2: MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W_O, head_i = Attention(Q W_Q, K W_K, V W_V).
 
-    Keys and values are computed apart from the queries, so that a decoder can keep them.
+    While a sentence is written token by token, keys and values are kept: those of its own tokens in the collection
+    "cache" (see `reserve`), those of another sequence in "context" (see `keep`).
     """
 
     num_heads: int
     d_k: int
     d_v: int
-    d_model: int
-    projections: Callable[..., tuple[nn.Module, nn.Module, nn.Module]]
-    score: Callable[..., nn.Module]
+    projections: Callable[[], tuple[nn.Module, nn.Module, nn.Module]]
+    score: Callable[[], nn.Module]
     scale: Callable[["MultiHeadAttention"], float | jax.Array]
     weights: Callable[[jax.Array, jax.Array], jax.Array]
-    output_projection: Callable[..., nn.Module]
-    qk_norm: Callable[..., Any]
-    positions: Callable[..., NoPositions]
-    dropout: Callable[..., Dropout]
+    output_projection: Callable[[], nn.Module]
+    qk_norm: Callable[[], nn.Module]
+    positions: Callable[[], NoPositions]
+    dropout: Callable[[], Dropout]
 
     def setup(self) -> None:
-        self.query, self.key, self.value = self.projections(self.num_heads, self.d_k, self.d_v)
+        self.query, self.key, self.value = self.projections()
         self.query_norm, self.key_norm = self.qk_norm(), self.qk_norm()
         self.score_function = self.score()
         self.scale_factor = self.scale(self)
         self.relative = self.positions()
         self.weights_dropout = self.dropout()
-        self.out = self.output_projection(d_model=self.d_model)
+        self.out = self.output_projection()
 
-    def keys_and_values(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """k [B, S, H, K] and v [B, S, H, V] of the vectors attended to."""
-        k_BSHK = self.key_norm(self.key(memory_BSD))
-        return self.relative.rotate(k_BSHK, positions_BS), self.value(memory_BSD)
-
-    def __call__(
-        self,
-        x_BTD: jax.Array,
-        keys_and_values: tuple[jax.Array, jax.Array],
-        mask_BHTS: jax.Array,
-        q_positions_BT: jax.Array,
-        k_positions_BS: jax.Array,
-        *,
-        bias: jax.Array | float = 0.0,
-        deterministic: bool,
-    ) -> jax.Array:
-        """[B, T, D]: what the queries made of `x_BTD` find among the keys and values."""
-        k_BSHK, v_BSHV = keys_and_values
-        q_BTHK = self.relative.rotate(self.query_norm(self.query(x_BTD)), q_positions_BT)
-        heads_BTHV = attention(
+    def __call__(self, x_BTD: jax.Array, memory_BSD: jax.Array | None, relation: Relation) -> jax.Array:
+        """[B, T, D]: what the queries made of `x_BTD` find in `memory_BSD`; None: in what `keep` made of it."""
+        q_BTHK = self.relative.rotate(self.query_norm(self.query(x_BTD)), relation.q_positions_BT)
+        k_BSHK, v_BSHV = self._keys_and_values(memory_BSD, relation)
+        heads_BTHV, weights_BHTS = attention(
             q_BTHK,
             k_BSHK,
             v_BSHV,
-            mask_BHTS,
+            relation.mask_BHTS,
             scale=self.scale_factor,
             score=self.score_function,
             weights=self.weights,
-            relative_score=self.relative.score(q_BTHK, q_positions_BT, k_positions_BS),
-            bias=bias,
-            dropout=lambda weights_BHTS: self.weights_dropout(weights_BHTS, deterministic=deterministic),
+            relative_score=self.relative.score(q_BTHK, relation.q_positions_BT, relation.k_positions_BS),
+            bias=relation.bias_BHTS,
+            dropout=self.weights_dropout,
         )
+        self.sow("intermediates", "weights", weights_BHTS)
         return self.out(heads_BTHV)
+
+    def _keys_and_values(self, memory_BSD: jax.Array | None, relation: Relation) -> KeysValues:
+        if memory_BSD is None:
+            return self.get_variable("context", "keys_values")
+        if not self.has_variable("cache", "keys_values"):
+            return self._project(memory_BSD, relation.k_positions_BS)
+        new = self._project(memory_BSD, relation.q_positions_BT)
+        first = relation.q_positions_BT[0, 0]
+        kept = jax.tree.map(
+            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), first, axis=1),
+            self.get_variable("cache", "keys_values"),
+            new,
+        )
+        self.put_variable("cache", "keys_values", kept)
+        return kept
+
+    def _project(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> KeysValues:
+        k_BSHK = self.key_norm(self.key(memory_BSD))
+        return self.relative.rotate(k_BSHK, positions_BS), self.value(memory_BSD)
+
+    def keep(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> None:
+        """Projects what is attended to once, for all calls to come."""
+        self.put_variable("context", "keys_values", self._project(memory_BSD, positions_BS))
+
+    def reserve(self, batch_size: int, length: int, dtype: Any) -> None:
+        """Makes room for keys [B, length, H, K] and values [B, length, H, V]; a call writes them at its positions."""
+        empty = tuple(jnp.zeros((batch_size, length, self.num_heads, width), dtype) for width in (self.d_k, self.d_v))
+        self.put_variable("cache", "keys_values", empty)

@@ -7,7 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.config import ModelConfig
+from transformer_jax.errors import UserError
 from transformer_jax.models.regularisation import Dropout
+from transformer_jax.registry import demands
 
 
 class FeedForward(nn.Module):
@@ -25,11 +28,11 @@ class FeedForward(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, *, deterministic: bool) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
         h_BTF = x_BTD
         for i in range(1, self.depth):
             h_BTF = self.activation(self._linear(self.d_ff, f"linear_{i}")(h_BTF))
-            h_BTF = self.dropout(name=f"dropout_{i}")(h_BTF, deterministic=deterministic)
+            h_BTF = self.dropout(name=f"dropout_{i}")(h_BTF)
         return self._linear(self.d_model, f"linear_{self.depth}")(h_BTF)
 
     def _linear(self, features: int, name: str) -> nn.Dense:
@@ -47,11 +50,11 @@ class GatedFeedForward(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, *, deterministic: bool) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
         width = max(1, round(self.d_ff * 2 / 3))
         gate_BTF = self.activation(self._linear(width, "gate")(x_BTD))
         h_BTF = gate_BTF * self._linear(width, "linear_1")(x_BTD)
-        h_BTF = self.dropout(name="dropout_1")(h_BTF, deterministic=deterministic)
+        h_BTF = self.dropout(name="dropout_1")(h_BTF)
         return self._linear(self.d_model, "linear_2")(h_BTF)
 
     def _linear(self, features: int, name: str) -> nn.Dense:
@@ -59,26 +62,44 @@ class GatedFeedForward(nn.Module):
         return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name=name)
 
 
+def _has_a_non_linearity(model: ModelConfig) -> None:
+    if model.ffn_depth == 1:
+        raise UserError(
+            f"model.feed_forward = {model.feed_forward!r} changes nothing at model.ffn_depth = 1, one linear layer."
+        )
+
+
+def _has_depth_2(model: ModelConfig) -> None:
+    if model.ffn_depth != 2:
+        raise UserError(
+            f"model.ffn_depth = {model.ffn_depth}: the gated feed-forward {model.feed_forward!r} has depth 2."
+        )
+
+
 def relu(**sizes: Any) -> nn.Module:
     """max(0, x) (Eq. 2)."""
     return FeedForward(activation=nn.relu, **sizes)
 
 
+@demands(_has_a_non_linearity)
 def gelu(**sizes: Any) -> nn.Module:
     """x Phi(x) (Hendrycks and Gimpel 2016)."""
     return FeedForward(activation=lambda x: nn.gelu(x, approximate=False), **sizes)
 
 
+@demands(_has_a_non_linearity)
 def linear(**sizes: Any) -> nn.Module:
     """No non-linearity."""
     return FeedForward(activation=lambda x: x, **sizes)
 
 
+@demands(_has_depth_2)
 def swiglu(**sizes: Any) -> nn.Module:
     """Gated by swish(x)."""
     return GatedFeedForward(activation=nn.silu, **sizes)
 
 
+@demands(_has_depth_2)
 def geglu(**sizes: Any) -> nn.Module:
     """Gated by GELU(x)."""
     return GatedFeedForward(activation=lambda x: nn.gelu(x, approximate=False), **sizes)

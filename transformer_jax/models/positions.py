@@ -12,9 +12,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.config import AttentionPlace, Config
+from transformer_jax.errors import UserError
+from transformer_jax.models.masks import Relation
+
 
 class NoPositions(nn.Module):
     """Nothing: only the causal mask of the decoder tells order."""
+
+    def check(self, config: Config, place: AttentionPlace) -> None:
+        """Refuses a config, and the self-attentions of one of its stacks, in which the scheme cannot work."""
+        if acts_on_scores(self) and place.slots.weights == "uniform":
+            raise UserError(
+                f"model.positions = {config.model.positions!r} acts on the scores, which {place.field}.weights = "
+                "'uniform' leaves out."
+            )
 
     def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
         """The embeddings with what the scheme adds to them."""
@@ -25,6 +37,11 @@ class NoPositions(nn.Module):
     ) -> jax.Array | float:
         """What is added to the scaled scores: [B, H, T, S] or 0. `causal`: of a decoder, where no key lies ahead."""
         return 0.0
+
+    def biased(self, relation: Relation, num_heads: int, *, causal: bool) -> Relation:
+        """The relation of a stack's tokens to each other, with the scheme's bias."""
+        bias = self.bias(num_heads, relation.q_positions_BT, relation.k_positions_BS, causal=causal)
+        return relation._replace(bias_BHTS=bias)
 
     def rotate(self, x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
         """Queries or keys with their positions in them."""
@@ -56,6 +73,14 @@ class Learned(NoPositions):
     """A learned vector for each of the first `max_length` positions (Table 3, row E), N(0, 1 / d_model)."""
 
     max_length: int = 512
+
+    def check(self, config: Config, place: AttentionPlace) -> None:
+        longest = config.data.max_length + config.decode.max_extra_length
+        if self.max_length < longest:
+            raise UserError(
+                f"model.positions = {config.model.positions!r} has vectors for {self.max_length} positions, but "
+                f"data.max_length + decode.max_extra_length = {longest}: write learned(max_length={longest})."
+            )
 
     @nn.compact
     def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
@@ -89,6 +114,16 @@ class Rotary(NoPositions):
 
     base: float = 10000.0
 
+    def check(self, config: Config, place: AttentionPlace) -> None:
+        super().check(config, place)
+        d_k, score = place.model.d_k, place.slots.score
+        if place.model.head_widths[0] % 2:
+            raise UserError(f"model.positions = 'rotary' turns pairs of coordinates, but model.d_k = {d_k} is odd.")
+        if score not in ("dot", "cosine"):
+            raise UserError(
+                f"model.positions = 'rotary' needs the score 'dot' or 'cosine', but {place.field}.score is {score!r}."
+            )
+
     def rotate(self, x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
         d_k = x_BTHK.shape[-1]
         frequencies = jnp.exp(-math.log(self.base) / d_k * jnp.arange(0, d_k, 2))
@@ -108,6 +143,14 @@ class T5Bias(NoPositions):
 
     buckets: int = 32
     max_distance: int = 128
+
+    def check(self, config: Config, place: AttentionPlace) -> None:
+        super().check(config, place)
+        if not 2 <= self.buckets // 2 < self.max_distance:
+            raise UserError(
+                f"model.positions = {config.model.positions!r}: needs at least 4 buckets, and a max_distance above "
+                "buckets / 2."
+            )
 
     @nn.compact
     def bias(self, num_heads: int, q_positions_BT: jax.Array, k_positions_BS: jax.Array, *, causal: bool) -> jax.Array:

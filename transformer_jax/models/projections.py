@@ -10,6 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from transformer_jax.config import AttentionPlace
+from transformer_jax.errors import UserError
+from transformer_jax.registry import Entry, demands
+
 
 def head_projection(num_heads: int, width: int, use_bias: bool = False, dtype: Any = jnp.float32) -> nn.Module:
     """x W with W in R^{d_model x (h d)}, cut into heads: [B, T, D] -> [B, T, H, d].
@@ -48,6 +52,29 @@ class HeadSlice(nn.Module):
 Projections = tuple[nn.Module, nn.Module, nn.Module]
 
 
+def slices(*widths: str) -> Callable[[Entry], Entry]:
+    """What takes slices of the vector as heads demands that they fill it: H times each of `widths` is d_model."""
+
+    def check(place: AttentionPlace) -> None:
+        for width in widths:
+            filled = place.model.num_heads * getattr(place.model, width)
+            if filled != place.model.d_model:
+                raise UserError(
+                    f"{place.field}.projections = {place.slots.projections!r} gives each head a slice of the vector: "
+                    f"num_heads * {width} = {filled} must equal model.d_model = {place.model.d_model}."
+                )
+
+    return demands(check)
+
+
+def _one_width(place: AttentionPlace) -> None:
+    d_k, d_v = place.model.head_widths
+    if d_k != d_v:
+        raise UserError(
+            f"{place.field}.projections = {place.slots.projections!r} needs d_k = d_v, but they are {d_k} and {d_v}."
+        )
+
+
 def linear(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     """W_Q, W_K and W_V."""
     return tuple(head_projection(num_heads, width, **options) for width in (d_k, d_k, d_v))  # type: ignore[return-value]
@@ -58,22 +85,26 @@ def hidden(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     return tuple(HiddenProjection(num_heads, width, **options) for width in (d_k, d_k, d_v))  # type: ignore[return-value]
 
 
+@slices("d_k")
 def no_query(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     """Queries are slices of the input."""
     return HeadSlice(num_heads), *linear(num_heads, d_k, d_v, **options)[1:]
 
 
+@slices("d_k")
 def no_key(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     """Keys are slices of the input: "why rotate K if Q is rotated?"."""
     query, _, value = linear(num_heads, d_k, d_v, **options)
     return query, HeadSlice(num_heads), value
 
 
+@slices("d_v")
 def no_value(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     """Values are slices of the input."""
     return *linear(num_heads, d_k, d_v, **options)[:2], HeadSlice(num_heads)
 
 
+@slices("d_k", "d_v")
 def none(num_heads: int, d_k: int, d_v: int, **_: Any) -> Projections:
     """Queries, keys and values are slices of the input."""
     return HeadSlice(num_heads), HeadSlice(num_heads), HeadSlice(num_heads)
@@ -85,12 +116,14 @@ def shared_query_key(num_heads: int, d_k: int, d_v: int, **options: Any) -> Proj
     return query, query, value
 
 
+@demands(_one_width)
 def shared_key_value(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     """W_K = W_V: "why not softmax(Q V^T) V?"."""
     query, key, _ = linear(num_heads, d_k, d_v, **options)
     return query, key, key
 
 
+@demands(_one_width)
 def shared(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     """W_Q = W_K = W_V."""
     query, _, _ = linear(num_heads, d_k, d_v, **options)
@@ -125,4 +158,19 @@ class Concatenation(nn.Module):
         return heads_BTHV.reshape(*heads_BTHV.shape[:-2], self.d_model)
 
 
-OUTPUT_PROJECTIONS: dict[str, Callable[..., nn.Module]] = {"linear": output_projection, "none": Concatenation}
+def _heads_fill_the_vector(place: AttentionPlace) -> None:
+    filled = place.model.num_heads * place.model.head_widths[1]
+    if filled != place.model.d_model:
+        raise UserError(
+            f"{place.field}.output_projection = 'none' adds the heads to the residual stream as they are: num_heads * "
+            f"d_v = {filled} must equal model.d_model = {place.model.d_model}."
+        )
+
+
+@demands(_heads_fill_the_vector)
+def concatenation(d_model: int, **_: Any) -> nn.Module:
+    """The heads as they are."""
+    return Concatenation(d_model)
+
+
+OUTPUT_PROJECTIONS: dict[str, Callable[..., nn.Module]] = {"linear": output_projection, "none": concatenation}

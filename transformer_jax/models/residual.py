@@ -6,7 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from transformer_jax.config import ModelConfig
+from transformer_jax.errors import UserError
 from transformer_jax.models.regularisation import Dropout
+from transformer_jax.registry import demands
 
 Function = Callable[[jax.Array], jax.Array]
 
@@ -16,6 +19,12 @@ def post_norm(x: jax.Array, sublayer: Function, norm: Function, dropout: Functio
     return norm(x + dropout(sublayer(x)))
 
 
+def _has_a_norm(model: ModelConfig) -> None:
+    if model.norm == "none":
+        raise UserError("model.residual = 'pre_norm' says where the normalisation stands, but model.norm is 'none'.")
+
+
+@demands(_has_a_norm)
 def pre_norm(x: jax.Array, sublayer: Function, norm: Function, dropout: Function) -> jax.Array:
     """x + Dropout(Sublayer(LayerNorm(x))) (e.g. Xiong et al. 2020); the stack normalises its output."""
     return x + dropout(sublayer(norm(x)))
@@ -41,19 +50,19 @@ class NoNorm(nn.Module):
         return x
 
 
-def layer_norm(**options: Any) -> nn.Module:
+def layer_norm(epsilon: float, dtype: Any, name: str | None = None) -> nn.Module:
     """Ba et al. 2016, with scale and bias."""
-    return nn.LayerNorm(**options)
+    return nn.LayerNorm(epsilon, dtype, name=name)
 
 
-def rms_norm(**options: Any) -> nn.Module:
+def rms_norm(epsilon: float, dtype: Any, name: str | None = None) -> nn.Module:
     """x / rms(x) with a scale (Zhang and Sennrich 2019)."""
-    return nn.RMSNorm(**options)
+    return nn.RMSNorm(epsilon, dtype, name=name)
 
 
-def no_norm(**options: Any) -> nn.Module:
+def no_norm(epsilon: float, dtype: Any, name: str | None = None) -> nn.Module:
     """The identity."""
-    return NoNorm()
+    return NoNorm(name=name)
 
 
 NORMS = {"layer_norm": layer_norm, "rms_norm": rms_norm, "none": no_norm}
@@ -67,6 +76,5 @@ class AddNorm(nn.Module):
     dropout: Callable[..., Dropout]
 
     @nn.compact
-    def __call__(self, x: jax.Array, sublayer: Function, *, deterministic: bool) -> jax.Array:
-        dropout = self.dropout(name="dropout")
-        return self.wiring(x, sublayer, self.norm(name="norm"), lambda y: dropout(y, deterministic=deterministic))
+    def __call__(self, x: jax.Array, sublayer: Function) -> jax.Array:
+        return self.wiring(x, sublayer, self.norm(name="norm"), self.dropout(name="dropout"))

@@ -1,9 +1,7 @@
-"""How a query and a key are compared (Eq. 1), and what multiplies every score (Section 3.2.1).
+"""How a query and a key are compared (Eq. 1).
 
 Scores are float32[B, H, T, S]. B batch, T query positions, S key positions, H heads, K d_k.
 """
-
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -57,35 +55,3 @@ def _unit(x: jax.Array) -> jax.Array:
 
 
 SCORES = {"dot": DotScore, "bilinear": BilinearScore, "additive": AdditiveScore, "cosine": CosineScore}
-
-
-# --- Scales: functions of the attention module they act in ---
-
-
-def inv_sqrt_d_k(attention: nn.Module, value: Any) -> float:
-    """1 / sqrt(d_k) (Section 3.2.1)."""
-    return attention.d_k**-0.5
-
-
-def no_scale(attention: nn.Module, value: Any) -> float:
-    """1: what Section 3.2.1 warns of."""
-    return 1.0
-
-
-def inv_d_k(attention: nn.Module, value: Any) -> float:
-    """1 / d_k (Yang et al. 2022)."""
-    return 1 / attention.d_k
-
-
-def learned(attention: nn.Module, value: Any) -> jax.Array:
-    """One scalar a head, starting at 1 / sqrt(d_k)."""
-    initial = nn.initializers.constant(attention.d_k**-0.5)
-    return attention.param("scale", initial, (attention.num_heads,))[:, None, None]
-
-
-def constant(attention: nn.Module, value: Any) -> Any:
-    """A given number: `model.attention.scale_value`."""
-    return value
-
-
-SCALES = {"inv_sqrt_d_k": inv_sqrt_d_k, "none": no_scale, "inv_d_k": inv_d_k, "learned": learned, "constant": constant}

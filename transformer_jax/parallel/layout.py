@@ -1,7 +1,8 @@
 """How states and batches lie on devices. The only room that knows devices.
 
-A layout compiles pure functions of (state, batch, ...) so that the devices share a batch's rows, or a population's
-lanes, and puts arrays where those functions expect them.
+A layout compiles pure functions of one lane, so that the devices share the examples of a batch, or the lanes. Outside
+of it the axis of lanes is always there, in front of every array of a state and of a training batch, of size 1 for a run
+alone; behind it stands the axis of steps of a batch and of what is measured, and then that of examples.
 """
 
 import functools
@@ -18,9 +19,7 @@ from transformer_jax.errors import UserError
 
 AXIS = "data"
 Tree = Any
-Builder = Callable[..., Callable[..., Any]]
-Steps = Callable[[Tree, Tree, Tree, int], tuple[Tree, Tree]]
-"""(state, batches, lane, count) -> (state, sums)."""
+Function = Callable[..., Tree]
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 """Compiler options under which an operation gives the same bits every time; without effect on CPUs, where all do."""
 
@@ -29,97 +28,130 @@ class Layout(Protocol):
     """What the loop and the evaluation need of a strategy."""
 
     devices: int
+    lanes: int
 
-    def compile_steps(self, build_steps: Builder, most: int) -> Steps:
-        """Compiles `build_steps(reduce, key_of_part)`; batches have an axis of steps if `most` is above 1.
+    def init(self, make_state: Function, lanes: Tree) -> Tree:
+        """The state that `make_state(lane)` makes of each lane, born where it will lie."""
+
+    def compile_steps(self, build_steps: Function) -> Function:
+        """`build_steps(reduce, key_of_part)`, compiled: (state, batches, lanes, count) -> (state, measured).
 
         The state is donated.
         """
 
-    def compile_rows(self, function: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
-        """`function(params, batch) -> arrays with one entry a row`, compiled; the result is on the host."""
+    def compile_rows(self, function: Function) -> Callable[[Tree, Tree], Tree]:
+        """`function(trained, batch) -> arrays with an entry for each example`, compiled; [lanes, examples, ...] on the
+        host. The batch, which all lanes share, has no axis of lanes."""
 
     def put(self, state: Tree) -> Tree:
-        """A state or parameters from the host, on every device."""
+        """A state or parameters from the host, where they lie."""
 
     def get(self, state: Tree) -> Tree:
         """A copy of the state on the host."""
 
 
-class JitLayout:
-    """One program over a mesh: rows of batches, or lanes of populations, are split over its one axis."""
+def over_lanes(function: Function, lanes: int, in_axes: tuple[int | None, ...]) -> Function:
+    """`function` of one lane for all of them; `in_axes`: 0 for arguments that have an axis of lanes, else None.
 
-    def __init__(self, devices: int, lanes: int | None = None, deterministic: bool = False):
-        """`lanes`: of a population, None for a solo run, whose arrays have no lane axis."""
-        self.devices = devices
+    A lane alone is compiled without `vmap`, which is faster.
+    """
+    if lanes > 1:
+        return jax.vmap(function, in_axes)
+
+    def alone(*arguments: Tree) -> Tree:
+        first = (
+            argument if axis is None else jax.tree.map(lambda a: a[0], argument)
+            for argument, axis in zip(arguments, in_axes, strict=True)
+        )
+        return jax.tree.map(lambda a: a[None], function(*first))
+
+    return alone
+
+
+class JitLayout:
+    """One program over a mesh: examples of batches, or lanes where they divide, are split over its one axis."""
+
+    def __init__(self, devices: int, lanes: int = 1, deterministic: bool = False):
+        self.devices, self.lanes = devices, lanes
         self._options = DETERMINISTIC if deterministic else {}
-        self._lanes = lanes
         self._mesh = Mesh(np.asarray(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
-        self._split_lanes = lanes is not None and lanes % devices == 0
-        self._state = self._sharding(AXIS) if self._split_lanes else self._sharding()
+        split_lanes = lanes > 1 and lanes % devices == 0
+        self._of_lanes = self._sharding(AXIS) if split_lanes else self._sharding()
+        self._batches = self._of_lanes if split_lanes else self._sharding(None, None, AXIS)
+        self._examples = self._sharding() if split_lanes else self._sharding(AXIS)
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self._mesh, PartitionSpec(*axes))
 
-    def compile_steps(self, build_steps: Builder, most: int) -> Steps:
-        steps = build_steps()
-        if self._lanes is not None:
-            steps = jax.vmap(steps, in_axes=(0, 0, 0, None))
-        before_rows = (self._lanes is not None) + (most > 1)
-        batches = self._state if self._split_lanes else self._sharding(*[None] * before_rows, AXIS)
-        lane = self._state if self._split_lanes else self._sharding()
+    def init(self, make_state: Function, lanes: Tree) -> Tree:
+        made = over_lanes(make_state, self.lanes, (0,))
+        return jax.jit(made, out_shardings=self._of_lanes)(lanes)
+
+    def compile_steps(self, build_steps: Function) -> Function:
         return jax.jit(
-            steps,
-            in_shardings=(self._state, batches, lane, self._sharding()),
-            out_shardings=(self._state, None),
+            over_lanes(build_steps(), self.lanes, (0, 0, 0, None)),
+            in_shardings=(self._of_lanes, self._batches, self._of_lanes, self._sharding()),
+            out_shardings=(self._of_lanes, None),
             donate_argnums=0,
             compiler_options=self._options,
         )
 
-    def compile_rows(self, function: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
-        if self._lanes is not None:
-            function = jax.vmap(function, in_axes=(0, None))
-        batch = self._sharding() if self._split_lanes else self._sharding(AXIS)
-        compiled = jax.jit(function, in_shardings=(self._state, batch), compiler_options=self._options)
-        return lambda params, rows: jax.device_get(compiled(params, rows))
+    def compile_rows(self, function: Function) -> Callable[[Tree, Tree], Tree]:
+        compiled = jax.jit(
+            over_lanes(function, self.lanes, (0, None)),
+            in_shardings=(self._of_lanes, self._examples),
+            compiler_options=self._options,
+        )
+        return lambda trained, batch: jax.device_get(compiled(trained, batch))
 
     def put(self, state: Tree) -> Tree:
-        return jax.device_put(state, self._state)
+        return jax.device_put(state, self._of_lanes)
 
     def get(self, state: Tree) -> Tree:
         return jax.device_get(state)
 
 
 class PmapLayout:
-    """One program a device, each with its own copy of the state; sums travel by `psum`."""
+    """One program a device, each with its own copy of the state; sums travel by `psum`. For a lane alone."""
+
+    lanes = 1
 
     def __init__(self, devices: int):
         self.devices = devices
         self._local = jax.local_devices()[:devices]
 
-    def compile_steps(self, build_steps: Builder, most: int) -> Steps:
+    def init(self, make_state: Function, lanes: Tree) -> Tree:
+        return self.put(jax.jit(over_lanes(make_state, 1, (0,)))(lanes))
+
+    def compile_steps(self, build_steps: Function) -> Function:
         steps = build_steps(
             functools.partial(jax.lax.psum, axis_name=AXIS),
             lambda key: jax.random.fold_in(key, jax.lax.axis_index(AXIS)),
         )
-        axes = (0, 0, None, None)
-        compiled = jax.pmap(steps, AXIS, in_axes=axes, out_axes=(0, None), donate_argnums=0, devices=self._local)
-        return lambda state, batches, lane, count: compiled(state, self._split(batches, int(most > 1)), lane, count)
+        compiled = jax.pmap(
+            over_lanes(steps, 1, (0, 0, 0, None)),
+            AXIS,
+            in_axes=(0, 0, None, None),
+            out_axes=(0, None),
+            donate_argnums=0,
+            devices=self._local,
+        )
+        return lambda state, batches, lanes, count: compiled(state, self._split(batches, axis=2), lanes, count)
 
-    def compile_rows(self, function: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
-        compiled = jax.pmap(function, AXIS, devices=self._local)
+    def compile_rows(self, function: Function) -> Callable[[Tree, Tree], Tree]:
+        compiled = jax.pmap(over_lanes(function, 1, (0, None)), AXIS, devices=self._local)
 
-        def rows(params: Tree, batch: Tree) -> Tree:
-            parts = jax.device_get(compiled(params, self._split(batch)))
-            return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), parts)
+        def rows(trained: Tree, batch: Tree) -> Tree:
+            parts = jax.device_get(compiled(trained, self._split(batch, axis=0)))
+            return jax.tree.map(lambda a: a.reshape(1, -1, *a.shape[3:]), parts)
 
         return rows
 
-    def _split(self, batch: Tree, rows: int = 0) -> Tree:
-        """A leading axis of devices, which share the axis `rows`."""
+    def _split(self, batch: Tree, axis: int) -> Tree:
+        """A leading axis of devices, which share the examples, along `axis`."""
 
         def split(a: Tree) -> Tree:
-            return np.moveaxis(a.reshape(*a.shape[:rows], self.devices, -1, *a.shape[rows + 1 :]), rows, 0)
+            return np.moveaxis(a.reshape(*a.shape[:axis], self.devices, -1, *a.shape[axis + 1 :]), axis, 0)
 
         return jax.tree.map(split, batch)
 
@@ -130,8 +162,8 @@ class PmapLayout:
         return jax.device_get(jax_utils.unreplicate(state))
 
 
-def make_layout(config: Config, lanes: int | None = None) -> Layout:
-    """The layout that `config.parallel` describes, on the devices there are; `lanes`: of a population.
+def make_layout(config: Config, lanes: int = 1) -> Layout:
+    """The layout that `config.parallel` describes, on the devices there are.
 
     Raises:
       UserError: more devices asked for than there are, or a count that does not divide `data.batch_multiple`.
@@ -140,6 +172,8 @@ def make_layout(config: Config, lanes: int | None = None) -> Layout:
     if config.parallel.strategy == "pmap":
         if config.train.deterministic:
             raise UserError("train.deterministic = True needs parallel.strategy = 'jit', not 'pmap'.")
+        if lanes > 1:
+            raise UserError("parallel.strategy = 'pmap' trains one run at a time: lanes need 'jit'.")
         return PmapLayout(devices)
     return JitLayout(devices, lanes, config.train.deterministic)
 
@@ -153,6 +187,6 @@ def _device_count(config: Config) -> int:
     if multiple % config.parallel.data:
         raise UserError(
             f"parallel.data = {config.parallel.data} does not divide data.batch_multiple = {multiple}: "
-            "rows could not be shared evenly."
+            "examples could not be shared evenly."
         )
     return config.parallel.data

@@ -19,13 +19,13 @@ import jax
 from transformer_jax.compilation import use_cpus, use_persistent_cache
 from transformer_jax.config import Config, with_values
 from transformer_jax.evaluation.evaluator import Trained
-from transformer_jax.interruption import Interruption, stop_requested
-from transformer_jax.program import Program
+from transformer_jax.run.compile import compile_program
+from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.strict_json import to_json
 from transformer_jax.sweeps.worker import Task, lines_of_parent, read_task, write_task
 
 ROUNDS = 10
-PAIRS = 128  # whose evaluation is timed
+EXAMPLES = 128  # whose evaluation is timed
 MOST_SECONDS = 900  # after which it is given up
 GAIN = 1.2  # what so short a measurement must show before runs are tied together
 
@@ -71,30 +71,28 @@ class Timing:
 
 
 class Stepper:
-    """A program that takes its first steps again and again."""
+    """A program that takes its first steps again and again; its lanes differ in the seed."""
 
-    def __init__(self, config: Config, lanes: int | None = None):
-        """`lanes`: of a population, whose lanes differ in the seed; None: a run alone."""
-        self.program = Program(config, lanes)
-        configs = [with_values(self.program.config, {"seed": seed}) for seed in range(lanes or 1)]
-        self._seeds = range(lanes or 1)
-        self._lane = self.program.lane(configs)
-        self._state = self.program.layout.put(self.program.init(self._lane))
+    def __init__(self, config: Config, lanes: int = 1):
+        self.program = compile_program(config, lanes)
+        self._lanes = self.program.lanes([with_values(self.program.config, {"seed": n}) for n in range(lanes)])
+        self._state = self.program.steps.init(self._lanes)
 
     def seconds(self) -> float:
-        """Of a step, done when its result is there: the mean of those of one dispatch."""
-        begun = time.perf_counter()
-        most = self.program.config.train.steps_per_dispatch
-        self._state, sums, count = self.program.dispatch(self._state, 0, most, self._seeds, self._lane)
-        jax.block_until_ready((self._state, sums))
-        return (time.perf_counter() - begun) / count
+        """Mean seconds a step over one dispatch, waiting for the result."""
+        started = time.perf_counter()
+        limit = self.program.config.train.steps_per_dispatch
+        self._state, totals, count = self.program.steps.take(self._state, 0, limit, self._lanes)
+        jax.block_until_ready((self._state, totals))
+        return (time.perf_counter() - started) / count
 
-    def seconds_of_measuring(self, decode: bool) -> float:
-        """Of an evaluation of PAIRS pairs of the validation split."""
-        begun = time.perf_counter()
-        split = self.program.dataset.splits["valid"].first(PAIRS)
-        self.program.evaluator.measure(Trained(self._state.evaluated, self._lane), split, decode=decode)
-        return time.perf_counter() - begun
+    def seconds_of_measuring(self, write: bool) -> float:
+        """Seconds to evaluate EXAMPLES examples of the validation split."""
+        started = time.perf_counter()
+        split = self.program.dataset.splits["valid"].first(EXAMPLES)
+        lanes = self.program.layout.put(self._lanes)
+        self.program.evaluator.measure(Trained(self._state.evaluated, lanes), split, write=write)
+        return time.perf_counter() - started
 
 
 def interleaved(*steppers: Stepper, rounds: int = ROUNDS) -> list[float]:
@@ -105,13 +103,13 @@ def interleaved(*steppers: Stepper, rounds: int = ROUNDS) -> list[float]:
 
 def measure(config: Config, lanes: int) -> Timing:
     """Times runs of `config`: alone, and `lanes` of them together where that is above 1."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     alone = Stepper(config)
     alone.seconds()
-    alone.seconds_of_measuring(decode=True)
-    start = time.perf_counter() - begun
-    pairs = min(PAIRS, len(alone.program.dataset.splits["valid"]))
-    score, decode = (alone.seconds_of_measuring(decode) / pairs for decode in (False, True))
+    alone.seconds_of_measuring(write=True)
+    start = time.perf_counter() - started
+    examples = min(EXAMPLES, len(alone.program.dataset.splits["valid"]))
+    score, decode = (alone.seconds_of_measuring(write) / examples for write in (False, True))
     together, lanes = _most_that_fit(config, lanes)
     steps = interleaved(alone, *together)
     return Timing(start, steps[0], score, max(decode - score, 0.0), lanes, steps[-1])
@@ -123,7 +121,7 @@ def _most_that_fit(config: Config, lanes: int) -> tuple[list[Stepper], int]:
         try:
             stepper = Stepper(config, lanes)
             stepper.seconds()
-            stepper.seconds_of_measuring(decode=True)
+            stepper.seconds_of_measuring(write=True)
             return [stepper], lanes
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):

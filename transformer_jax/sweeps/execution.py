@@ -10,7 +10,7 @@ from transformer_jax.compilation import available_cpus
 from transformer_jax.config import Config
 from transformer_jax.data import Dataset
 from transformer_jax.errors import UserError
-from transformer_jax.program import check_lanes
+from transformer_jax.run.compile import check_lanes
 from transformer_jax.sweeps.calibration import Timing, calibrate
 from transformer_jax.sweeps.grouping import Planned
 from transformer_jax.sweeps.wording import count, seconds_text
@@ -18,19 +18,19 @@ from transformer_jax.sweeps.wording import count, seconds_text
 MOST_LANES = 16
 """Tried together: a device is full by then, or has little more to gain."""
 FEWEST_STEPS = 100
-"""Of a run that is worth timing, and compiling well: a shorter one is over before."""
+"""Runs with fewer steps are neither timed nor compiled with full optimisation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """Kept in sweep.json, so that a sweep that is gone on with keeps it.
+    """What is kept in sweep.json, so that a sweep that is resumed is executed in the same way.
 
     Attributes:
-      lanes: runs trained together; 0: not chosen yet.
-      groups: names of the runs of each population.
+      lanes: runs trained together, from 1; None: not chosen yet.
+      groups: names of the runs that are trained together, for each program that trains several.
     """
 
-    lanes: int = 0
+    lanes: int | None = None
     groups: Sequence[Sequence[str]] = ()
 
     @classmethod
@@ -38,11 +38,11 @@ class Execution:
         """From sweep.json; UserError if it is not what this program writes."""
         try:
             lanes, groups = content["lanes"], [[str(name) for name in group] for group in content["groups"]]
-            if not isinstance(lanes, int) or lanes < 0 or not all(groups):
+            if not isinstance(lanes, int | None) or isinstance(lanes, bool) or (lanes or 0) < 0 or not all(groups):
                 raise ValueError
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{path}: its "execution" is damaged. Give this sweep another --workdir.') from error
-        return cls(lanes, groups)
+        return cls(lanes or None, groups)  # earlier versions wrote 0 for None
 
 
 def is_short(config: Config) -> bool:
@@ -52,7 +52,7 @@ def is_short(config: Config) -> bool:
 
 def choose_lanes(
     programs: Sequence[Sequence[Planned]],
-    wanted: int,
+    wanted: int | None,
     workers: int,
     datasets: Mapping[Any, Dataset],
     directory: Path,
@@ -63,7 +63,7 @@ def choose_lanes(
 
     Args:
       programs: the runs, by program; the one with most runs is timed.
-      wanted: so many lanes; 0: as many as are faster than one run after another, or 1.
+      wanted: so many lanes; None: as many as are faster than one run after another, or 1.
       directory: of the tasks.
       environment: variables of that process.
     """
@@ -108,7 +108,7 @@ def _seconds(
     workers: int,
     datasets: Mapping[Any, Dataset],
 ) -> float:
-    """Of the whole sweep: every program compiles once; a step is taken to cost as much as there are parameters."""
+    """Estimated seconds of the sweep: one compilation a program, and steps that cost as much as there are parameters."""
     runs = [run for program in programs for run in program if run.is_open]
     sizes = {data: {name: len(split) for name, split in dataset.splits.items()} for data, dataset in datasets.items()}
     trained = sum(

@@ -8,8 +8,9 @@ from typing import Any
 
 from transformer_jax.config import Config, freeze
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import higher_is_better
 from transformer_jax.loading import base_values, load_module, row_overrides
+from transformer_jax.tasks import task_of
+from transformer_jax.tasks.task import higher_is_better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,14 +105,15 @@ def choose_scale(experiment: Experiment, name: str) -> Scale:
 def on_config(scale: Scale, config: str) -> Scale:
     """The scale on another config file, without its changes, judged by the first of that config's metrics."""
     path = Path(config)
-    metrics = freeze(base_values(load_module(path, "get_config"), path)).evaluate.metrics
-    metric = metrics[0] if metrics else "nll"
+    base = freeze(base_values(load_module(path, "get_config"), path))
+    task = task_of(base)
+    metric = next(iter((*base.evaluate.metrics, *task.figures)))
     return dataclasses.replace(
         scale,
         config=config,
         overrides={},
         metric=f"test/{metric}",
-        higher_is_better=higher_is_better(metric),
+        higher_is_better=higher_is_better(task, metric),
         percent=metric == "exact_match",
     )
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.config import Config
-from transformer_jax.program import common_config, differing
-from transformer_jax.run_directory import CONFIG, is_settled
-from transformer_jax.sweeps.ledger import ORIGIN, read_result
+from transformer_jax.run.directory import CONFIG, is_settled
+from transformer_jax.run.resolve import common_config, differing
+from transformer_jax.sweeps.reuse import ORIGIN, read_result
 from transformer_jax.sweeps.worker import Task
 
 
@@ -38,7 +38,7 @@ class Planned:
         return not is_settled(self.workdir)
 
     @property
-    def has_begun(self) -> bool:
+    def was_started(self) -> bool:
         return (self.workdir / CONFIG).is_file()
 
     @property
@@ -60,7 +60,7 @@ def representatives(runs: Sequence[Planned]) -> list[Planned]:
     chosen: dict[str, Planned] = {}
     for run in runs:
         known = chosen.setdefault(run.key, run)
-        if (run.result is not None, run.has_begun) > (known.result is not None, known.has_begun):
+        if (run.result is not None, run.was_started) > (known.result is not None, known.was_started):
             chosen[run.key] = run
     return list(chosen.values())
 
@@ -71,8 +71,8 @@ def make_tasks(
     """What is left to do, as tasks for `workers` processes.
 
     Args:
-      groups: names of the runs of every population that was begun before: it goes on with the same lanes.
-      lanes: runs trained together from now on; 1: one after another. What has begun alone goes on alone.
+      groups: names of the runs that were started together before: they stay together.
+      lanes: runs trained together from now on; 1: one after another. What was started alone stays alone.
 
     Returns:
       The tasks, and the groups that they train.
@@ -80,10 +80,10 @@ def make_tasks(
     tasks: list[tuple[int, Task]] = []
     waiting = sum(run.is_open for program in programs for run in program)
     for program in programs:
-        together = _populations(program, groups)
+        together = _started_together(program, groups)
         placed = {run.name for group in together for run in group}
         rest = [run for run in program if run.is_open and run.name not in placed]
-        fresh = [] if lanes == 1 else [run for run in rest if not run.has_begun]
+        fresh = [] if lanes == 1 else [run for run in rest if not run.was_started]
         new = _split(fresh, math.ceil(len(fresh) / lanes))
         together += [group for group in new if len(group) > 1]
         placed |= {run.name for group in together for run in group}
@@ -91,23 +91,23 @@ def make_tasks(
         # Long programs are shared among the processes, so that none of them is left alone at the end.
         parts = _split(alone, max(1, round(len(alone) * workers / max(waiting, 1))))
         traced = differing([run.config for run in program])
-        for group, population in [*((group, True) for group in together), *((part, False) for part in parts)]:
+        for group, lanes_of_task in [*((group, len(group)) for group in together), *((part, 1) for part in parts)]:
             name = f"{len(tasks):03d}-{group[0].row}"
-            task = Task(name, [r.config for r in group], [r.workdir for r in group], traced, population)
+            task = Task(name, [r.config for r in group], [r.workdir for r in group], traced, lanes_of_task)
             tasks.append((sum(run.parameters * run.config.train.steps for run in group), task))
     # The longest first: a long one that came last would keep one process busy while the others are done.
     ordered = [task for _, task in sorted(tasks, key=lambda entry: -entry[0])]
-    return ordered, [[_name(workdir) for workdir in task.workdirs] for task in ordered if task.population]
+    return ordered, [[_name(workdir) for workdir in task.workdirs] for task in ordered if task.lanes > 1]
 
 
-def _populations(program: Sequence[Planned], groups: Collection[Sequence[str]]) -> list[Sequence[Planned]]:
-    """The groups that go on: something is open in them, and what is not has its result of this very population."""
+def _started_together(program: Sequence[Planned], groups: Collection[Sequence[str]]) -> list[Sequence[Planned]]:
+    """The groups to resume: something is open in them, and what is not has its result from these very lanes."""
     by_name = {run.name: run for run in program}
     found: list[Sequence[Planned]] = []
     for names in groups:
         group = [by_name[name] for name in names if name in by_name]
         whole = len(group) == len(names) and all(run.is_open or _is_of_lanes(run, len(names)) for run in group)
-        if whole and any(run.is_open for run in group) and any(run.has_begun for run in group):
+        if whole and any(run.is_open for run in group) and any(run.was_started for run in group):
             found.append(group)
     return found
 

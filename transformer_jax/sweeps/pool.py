@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from transformer_jax.compilation import available_cpus
-from transformer_jax.interruption import Interruption, stop_requested
-from transformer_jax.run_directory import ERROR, is_settled, write_json
+from transformer_jax.run.interruption import Interruption, stop_requested
+from transformer_jax.run.directory import ERROR, is_settled, write_json
 from transformer_jax.sweeps.wording import seconds_text
 from transformer_jax.sweeps.worker import UNSOUND, Task, write_task
 

@@ -9,23 +9,26 @@ from typing import Any
 import jax
 
 from transformer_jax.compilation import HURRY, available_cpus, known_flags
-from transformer_jax.config import Config, with_values
-from transformer_jax.data import Dataset, make_dataset
+from transformer_jax.config import Resolved, with_values
+from transformer_jax.data import Dataset, make_source
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import TEACHER_FORCED
-from transformer_jax.program import check_lanes, count_parameters, validate, with_vocabulary
-from transformer_jax.provenance import commit
-from transformer_jax.run_directory import ERROR, in_use, locked, read_json, run_key, write_json
+from transformer_jax.run.compile import check_lanes, count_parameters
+from transformer_jax.run.directory import ERROR, SWEEP, read_json, run_directory_of, write_json
+from transformer_jax.run.identity import run_key
+from transformer_jax.run.lock import in_use, locked
+from transformer_jax.run.provenance import commit
+from transformer_jax.run.resolve import resolve_config, validate
 from transformer_jax.sweeps.execution import Execution, choose_lanes, is_short
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
 from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks, representatives
-from transformer_jax.sweeps.ledger import finished_runs, take_over
 from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.report import Report, write_report
 from transformer_jax.sweeps.results import read_sweep
+from transformer_jax.sweeps.reuse import finished_runs, reuse
+from transformer_jax.tasks import task_of
+from transformer_jax.tasks.task import measured_names
 from transformer_jax.sweeps.wording import count
 
-SWEEP = "sweep.json"
 Say = Callable[[str], None]
 
 
@@ -39,7 +42,7 @@ def run_sweep(
     *,
     workers: int | None = None,
     lanes: int | None = None,
-    reuse: bool = True,
+    reuse_finished: bool = True,
     retry_failed: bool = False,
     time_limit: float | None = None,
     say: Say = print,
@@ -49,15 +52,15 @@ def run_sweep(
     Args:
       variants: the rows on their base, see `make_variants`.
       workers: processes at a time; None: one for every core on CPU machines, one elsewhere.
-      lanes: runs trained together by one program, as a population; 1: one after another; None: what a short
-        calibration finds faster. A sweep that goes on keeps its choice.
-      reuse: finished runs of the sweeps beside this one are taken over where they are the same experiment.
+      lanes: runs trained together by one program; 1: one after another; None: what a short
+        calibration finds faster. A sweep that is resumed keeps its choice.
+      reuse_finished: finished runs of the sweeps beside this one are reused where they are the same experiment.
       retry_failed: runs that failed before are tried again.
       time_limit: seconds for one run; one that takes longer is ended and shown as failed.
 
     Raises:
       UserError: the directory holds another sweep, or a config is refused.
-      Interruption: asked to stop; the same call goes on.
+      Interruption: asked to stop; the same call resumes.
     """
     for option, value in {"--workers": workers, "--lanes": lanes}.items():
         if value is not None and value < 1:
@@ -73,7 +76,7 @@ def run_sweep(
     short = jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants)
     if short and "XLA_FLAGS" not in environment:
         environment["XLA_FLAGS"] = known_flags(HURRY)
-    datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
+    datasets = {config: make_source(config).load(config) for config in dict.fromkeys(v.config.data for v in variants)}
     rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
     definition = _describe(name, experiment, scale_name, scale, rows)
     before = _read_definition(workdir / SWEEP, definition)
@@ -88,19 +91,19 @@ def run_sweep(
             for run in runs:
                 (run.workdir / ERROR).unlink(missing_ok=True)
         beside = [path.parent for path in sorted(workdir.absolute().parent.glob(f"*/{SWEEP}"))]
-        _take_over(runs, beside if reuse else [workdir], say)
+        _reuse(runs, beside if reuse_finished else [workdir], say)
         programs = group_by_program(representatives(runs))
         missing = sum(run.is_open for program in programs for run in program)
         say(f"{count(len(runs), 'run')}, {count(len(programs), 'program')}; {missing} to go.")
         if missing:
-            begun = execution.groups if lanes in (None, execution.lanes) else []
+            together = execution.groups if lanes in (None, execution.lanes) else []
             wanted = lanes or execution.lanes
             lanes = choose_lanes(programs, wanted, workers, datasets, workdir / "tasks", environment, say)
-            tasks, groups = make_tasks(programs, begun, lanes, workers)
+            tasks, groups = make_tasks(programs, together, lanes, workers)
             execution = Execution(lanes, groups)
             write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
             run_tasks(tasks, workdir / "tasks", workers, time_limit, environment, say)
-        _take_over(runs, [workdir], say, begun=True)
+        _reuse(runs, [workdir], say, started=True)
         return write_report(workdir)
 
 
@@ -109,22 +112,22 @@ class _Row:
     """A variant with what its data says.
 
     Attributes:
-      sized: its config, with the sizes of the vocabularies.
+      resolved: its config, with what the data say.
     """
 
     variant: Variant
-    sized: Config
+    resolved: Resolved
     fingerprint: str
     parameters: int
 
     @classmethod
     def of(cls, variant: Variant, dataset: Dataset) -> "_Row":
-        sized = with_vocabulary(variant.config, dataset.tokenizers)
-        return cls(variant, sized, dataset.fingerprint, count_parameters(sized))
+        resolved = resolve_config(variant.config, dataset.assets)
+        return cls(variant, resolved, dataset.fingerprint, count_parameters(resolved))
 
     def key(self, seed: int = 0) -> str:
-        """Of its run with that seed."""
-        return run_key(with_values(self.sized, {"seed": seed}), self.fingerprint)
+        """The key of its run with that seed."""
+        return run_key(with_values(self.resolved, {"seed": seed}), self.fingerprint)
 
 
 def _plan(rows: Iterable[_Row], seeds: int, workdir: Path) -> list[Planned]:
@@ -152,13 +155,13 @@ def _check_directory(run: Planned) -> None:
         )
 
 
-def _take_over(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, begun: bool = False) -> None:
-    """Uses finished runs of `sweeps` for open ones that are the same experiment, also for those that have `begun`."""
+def _reuse(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, started: bool = False) -> None:
+    """Uses finished runs of `sweeps` for open ones that are the same experiment, with `started` also where these were."""
     known = finished_runs(sweeps)
     for run in runs:
-        wanted = run.is_open and (begun or not run.has_begun)
-        if wanted and (found := known.get(run.key)) and take_over(found, run.workdir):
-            say(f"[{run.row} seed {run.config.seed}] is known already: taken over from {found}")
+        wanted = run.is_open and (started or not run.was_started)
+        if wanted and (found := known.get(run.key)) and reuse(found, run.workdir):
+            say(f"[{run.row} seed {run.config.seed}] is known already: reused from {found}")
 
 
 def _validate(variant: Variant, scale: Scale) -> None:
@@ -167,7 +170,7 @@ def _validate(variant: Variant, scale: Scale) -> None:
     except UserError as error:
         raise UserError(f"row {variant.name!r}: {error}") from error
     split, _, metric = scale.metric.partition("/")
-    measured = (*TEACHER_FORCED, *variant.config.evaluate.metrics)
+    measured = measured_names(task_of(variant.config), variant.config.evaluate.metrics)
     if split not in ("valid", "test") or metric not in measured:
         raise UserError(
             f"row {variant.name!r}: the metric {scale.metric!r} of the experiment is not measured. "
@@ -223,11 +226,6 @@ def _read_definition(path: Path, definition: Mapping[str, Any]) -> dict[str, Any
     return before
 
 
-def run_directory_of(workdir: Path, row: str, seed: int) -> Path:
-    """Where the run of a row and seed lies."""
-    return workdir / "runs" / row / f"seed_{seed}"
-
-
 def _default_workers() -> int:
     """One for each core where there is no accelerator, as small models do not fill two; else one."""
     return len(available_cpus()) if jax.default_backend() == "cpu" else 1
@@ -236,7 +234,7 @@ def _default_workers() -> int:
 def sweep_status(workdir: Path) -> list[dict[str, Any]]:
     """Row, seed, status and message of every run of a sweep, as its directory tells.
 
-    The status "running" is of a run that a process holds, "stopped" of one that waits to be gone on with.
+    The status is "running" where a process holds the run, "stopped" where it was interrupted and can be resumed.
 
     Raises:
       UserError: there is no sweep.

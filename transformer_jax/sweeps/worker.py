@@ -18,10 +18,11 @@ from pathlib import Path
 from transformer_jax.compilation import use_cpus, use_persistent_cache
 from transformer_jax.config import Config, freeze, to_dict
 from transformer_jax.errors import UserError
-from transformer_jax.interruption import Interruption
-from transformer_jax.program import Program, load_tokenizers
-from transformer_jax.run import train_group
-from transformer_jax.run_directory import ERROR, read_json, write_json
+from transformer_jax.run.compile import Program, compile_program
+from transformer_jax.run.directory import ERROR, read_json, write_json
+from transformer_jax.run.interruption import Interruption
+from transformer_jax.run.resolve import load_assets
+from transformer_jax.run.train import train_lanes
 
 STOPPED = 75
 """Exit status of a run that was asked to stop and saved its state (EX_TEMPFAIL)."""
@@ -33,14 +34,15 @@ UNSOUND = 70
 class Task:
     """Runs of one program: configs that differ in seed and the `traced` fields, and their directories.
 
-    They are trained one after another, or as lanes of a `population`.
+    Attributes:
+      lanes: 1: they are trained one after another; else all of them together, and this is how many.
     """
 
     name: str
     configs: Sequence[Config]
     workdirs: Sequence[Path]
     traced: Sequence[str] = ()
-    population: bool = False
+    lanes: int = 1
 
     def label(self, indices: Sequence[int]) -> str:
         """Rows and seeds of those of its runs, as progress shows them."""
@@ -61,7 +63,7 @@ class Task:
 def write_task(directory: Path, task: Task) -> Path:
     """As JSON; its path."""
     runs = [{"config": to_dict(c), "workdir": str(w)} for c, w in zip(task.configs, task.workdirs, strict=True)]
-    rest = {"name": task.name, "traced": list(task.traced), "population": task.population}
+    rest = {"name": task.name, "traced": list(task.traced), "lanes": task.lanes}
     path = directory / f"{task.name}.json"
     write_json(path, {**rest, "runs": runs})
     return path
@@ -72,7 +74,7 @@ def read_task(path: Path) -> Task:
     content = read_json(path)
     runs = content["runs"]
     configs, workdirs = [freeze(run["config"]) for run in runs], [Path(run["workdir"]) for run in runs]
-    return Task(content["name"], configs, workdirs, content["traced"], content["population"])
+    return Task(content["name"], configs, workdirs, content["traced"], content["lanes"])
 
 
 def run_task(task: Task) -> None:
@@ -83,7 +85,7 @@ def run_task(task: Task) -> None:
     """
     every = range(len(task.configs))
     program = None
-    for together in [every] if task.population else [[index] for index in every]:
+    for together in [every] if task.lanes > 1 else [[index] for index in every]:
         program = _attempt(task, together, program)
 
 
@@ -98,9 +100,8 @@ def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> Pro
 
     try:
         if program is None:
-            lanes = len(configs) if task.population else None
-            program = Program(configs[0], lanes, load_tokenizers(workdirs[0]), task.traced)
-        train_group(configs, workdirs, program=program, population=task.population, say=say)
+            program = compile_program(configs[0], task.lanes, load_assets(workdirs[0], configs[0]), task.traced)
+        train_lanes(configs, workdirs, program=program, say=say)
     except Interruption:
         raise
     except Exception as error:
@@ -118,7 +119,7 @@ def lines_of_parent() -> "queue.SimpleQueue[str]":
     """The lines of standard input, as they come.
 
     Where it ends, so does this process, without a word: the sweep has no more for it, or has died, and a run that is
-    cut off can go on.
+    cut off can be resumed.
     """
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 

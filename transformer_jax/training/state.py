@@ -1,14 +1,16 @@
-"""What a training step changes."""
+"""What a training step reads and changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from transformer_jax.config import Config, with_values
-from transformer_jax.models.build import init_params
+from transformer_jax.config import Config, Resolved, value_at, with_values
+from transformer_jax.models.build import build_model
+from transformer_jax.tasks import task_of
 from transformer_jax.training.optimizer import build_optimizer
 
 INITIALISATION = 2**32 - 1  # folded into the seed's key where a step folds in its number
@@ -16,10 +18,24 @@ INITIALISATION = 2**32 - 1  # folded into the seed's key where a step folds in i
 
 @flax.struct.dataclass
 class Lane:
-    """What tells runs of a compiled program apart: the seed, int32[], and values of traced fields, float32[]."""
+    """What tells runs of a compiled program apart: the seed, int32[], and values of traced fields, float32[].
+
+    Outside of the compiled functions each has an axis of lanes in front.
+    """
 
     seed: jax.typing.ArrayLike
     numbers: Mapping[str, jax.typing.ArrayLike]
+
+    def on(self, config: Resolved) -> Resolved:
+        """The config with the seed and the numbers of the lane."""
+        return Resolved(with_values(config, {**self.numbers, "seed": self.seed}))
+
+
+def lanes_of(configs: Sequence[Config], traced: Sequence[str] = ()) -> Lane:
+    """The lanes of runs, [lanes] each: the seeds order the data and draw all that is random."""
+    seeds = np.asarray([config.seed for config in configs], np.int32)
+    numbers = {path: np.asarray([value_at(config, path) for config in configs], np.float32) for path in traced}
+    return Lane(seeds, numbers)
 
 
 @flax.struct.dataclass
@@ -44,11 +60,11 @@ class TrainState:
         return self.params if self.average is None else self.average
 
 
-def init_state(config: Config, lane: Lane) -> TrainState:
+def init_state(config: Resolved, lane: Lane) -> TrainState:
     """The state before the first step: a pure function of config and lane."""
-    config = with_values(config, lane.numbers)
+    config = lane.on(config)
     key = jax.random.fold_in(jax.random.key(lane.seed), INITIALISATION)
-    params = init_params(config.model, key)
+    params = build_model(config.model).init(key, task_of(config).example_batch(config))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -1,4 +1,4 @@
-"""One training step: a pure function, the same under jit, vmap and pmap."""
+"""One training step: a pure function of one lane, the same under jit, vmap and pmap."""
 
 import dataclasses
 import functools
@@ -9,114 +9,113 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from transformer_jax.config import Config, with_values
-from transformer_jax.training.objective import OBJECTIVES, Batch, Sums
+from transformer_jax.config import Config, Resolved
+from transformer_jax.models.build import build_model
+from transformer_jax.models.tokens import Batch
+from transformer_jax.tasks import task_of
 from transformer_jax.training.optimizer import build_optimizer, build_schedule
 from transformer_jax.training.state import Lane, TrainState
 
-Step = Callable[[TrainState, Batch, Lane], tuple[TrainState, Sums]]
-Steps = Callable[[TrainState, Batch, Lane, jax.typing.ArrayLike], tuple[TrainState, Sums]]
+Totals = dict[str, tuple[jax.Array, jax.Array]]
+"""Name -> sum and count over the batch, float32[] both."""
+Step = Callable[[TrainState, Batch, Lane], tuple[TrainState, Totals]]
+Steps = Callable[[TrainState, Batch, Lane, jax.typing.ArrayLike], tuple[TrainState, Totals]]
 GUARDED = ("loss", "gradient_norm", "update_norm")
 """What a step measures that must be finite, or its update is left out: then every state is finite, as a norm of which
 the square overflows counts as not finite too."""
 
 
-def build_step(
-    config: Config,
-    reduce: Callable[[Any], Any] = lambda sums: sums,
-    key_of_part: Callable[[jax.Array], jax.Array] = lambda key: key,
-) -> Step:
+def build_step(config: Resolved, axis: str | None = None) -> Step:
     """The step that `config` describes, for any lane of it.
 
-    Where each device sees a part of the batch alone, `reduce` adds sums over the devices and `key_of_part` makes their
-    dropout differ. Under jit, which sees whole batches, both are the identity.
+    Args:
+      axis: name of the axis of devices, where each sees a part of the batch alone: sums are added over it, and dropout
+        differs along it. Under jit, which sees whole batches, there is none.
     """
 
-    def step(state: TrainState, batch: Batch, lane: Lane) -> tuple[TrainState, Sums]:
-        lane_config = with_values(config, lane.numbers)
-        optimizer = build_optimizer(lane_config)
-        key = key_of_part(_key(lane, state.step))
-        loss, count, sums, gradient = reduce(_loss_and_gradient(lane_config, state.params, batch, key))
-        gradient = _mean(gradient, count)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    def step(state: TrainState, batch: Batch, lane: Lane) -> tuple[TrainState, Totals]:
+        lane_config = lane.on(config)
+        totals, gradient = _mean_gradient(lane_config, state, batch, lane, axis)
+        updates, opt_state = build_optimizer(lane_config).update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
-        measured: Sums = {
-            "loss": (loss, count),
-            **sums,
+        totals |= {
             "gradient_norm": (optax.tree.norm(gradient), one),
             "update_norm": (optax.tree.norm(updates), one),
             "learning_rate": (build_schedule(lane_config)(state.step - state.skipped + 1), one),
         }
-        finite = functools.reduce(jnp.logical_and, [jnp.isfinite(measured[name][0]) for name in GUARDED])
+        finite = functools.reduce(jnp.logical_and, [jnp.isfinite(totals[name][0]) for name in GUARDED])
         updated = dataclasses.replace(
             state, params=params, opt_state=opt_state, average=_average(config, state.average, params)
         )
-        return _advance(config, state, updated, finite), measured
+        return _advance(config, state, updated, finite), totals
 
     return step
 
 
-def build_steps(config: Config, most: int, *how: Callable[[Any], Any]) -> Steps:
-    """The first `count` of `most` steps, whose batches are stacked, in one call.
+def build_steps(config: Resolved, limit: int, axis: str | None = None) -> Steps:
+    """The first `count` of `limit` steps, in one call; batches and what is measured have an axis of steps in front.
 
-    The body of the loop is compiled once for any count, so how steps are shared out to calls changes no bit. At 1 there
-    is no loop, and no axis of steps, neither in the batches nor in the sums.
+    The body of the loop is compiled once for any count, so how steps are shared out to calls changes no bit. A single
+    step needs no loop.
     """
-    step = build_step(config, *how)
-    if most == 1:
-        return lambda state, batch, lane, count: step(state, batch, lane)
+    step = build_step(config, axis)
 
-    def steps(state: TrainState, batches: Batch, lane: Lane, count: jax.typing.ArrayLike) -> tuple[TrainState, Sums]:
+    def single(state: TrainState, batches: Batch, lane: Lane, count: jax.typing.ArrayLike) -> tuple[TrainState, Totals]:
+        state, totals = step(state, jax.tree.map(lambda a: a[0], batches), lane)
+        return state, jax.tree.map(lambda total: total[None], totals)
+
+    def steps(state: TrainState, batches: Batch, lane: Lane, count: jax.typing.ArrayLike) -> tuple[TrainState, Totals]:
         def batch_at(index: Any) -> Batch:
             return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False), batches)
 
-        def take(index: jax.Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
+        def take(index: jax.Array, carry: tuple[TrainState, Totals]) -> tuple[TrainState, Totals]:
             state, measured = carry
-            state, sums = step(state, batch_at(index), lane)
-            return state, jax.tree.map(lambda all_, one: all_.at[index].set(one), measured, sums)
+            state, totals = step(state, batch_at(index), lane)
+            return state, jax.tree.map(lambda all_, one: all_.at[index].set(one), measured, totals)
 
         _, shapes = jax.eval_shape(step, state, batch_at(0), lane)
-        empty = jax.tree.map(lambda one: jnp.zeros((most, *one.shape), one.dtype), shapes)
+        empty = jax.tree.map(lambda one: jnp.zeros((limit, *one.shape), one.dtype), shapes)
         return jax.lax.fori_loop(0, count, take, (state, empty))
 
-    return steps
+    return single if limit == 1 else steps
 
 
-def gradient_and_update(config: Config, state: TrainState, batch: Batch, lane: Lane) -> tuple[Any, Any]:
-    """The gradient of the mean loss a token that the next step sees, and the update made of it, on one device."""
-    lane_config = with_values(config, lane.numbers)
-    _, count, _, gradient = _loss_and_gradient(lane_config, state.params, batch, _key(lane, state.step))
-    gradient = _mean(gradient, count)
+def gradient_and_update(config: Resolved, state: TrainState, batch: Batch, lane: Lane) -> tuple[Any, Any]:
+    """The gradient of the mean loss that the next step sees, and the update made of it, on one device."""
+    lane_config = lane.on(config)
+    _, gradient = _mean_gradient(lane_config, state, batch, lane)
     return gradient, build_optimizer(lane_config).update(gradient, state.opt_state, state.params)[0]
 
 
-def _loss_and_gradient(
-    config: Config, params: Any, batch: Batch, key: jax.Array
-) -> tuple[jax.Array, jax.Array, Sums, Any]:
-    """The loss summed over the target tokens, their number, what else is measured, and the gradient of that sum."""
-    objective = OBJECTIVES[config.model.family](config)
+def _mean_gradient(
+    config: Resolved, state: TrainState, batch: Batch, lane: Lane, axis: str | None = None
+) -> tuple[Totals, Any]:
+    """What the task measures, added up over the batch, and the gradient of the mean loss."""
+    task, model = task_of(config), build_model(config.model, config.train.remat)
+    key = _key(lane, state.step)
+    if axis is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
 
-    def loss_sum(params: Any) -> tuple[jax.Array, tuple[jax.Array, Sums]]:
-        loss, count, sums = objective(params, batch, key)
-        return loss, (count, sums)
+    def loss_sum(params: Any) -> tuple[jax.Array, Totals]:
+        measured = task.measure(config, model, params, batch, key)
+        totals = {name: (jnp.sum(sums_B), jnp.sum(counts_B)) for name, (sums_B, counts_B) in measured.items()}
+        return totals["loss"][0], totals
 
-    (loss, (count, sums)), gradient = jax.value_and_grad(loss_sum, has_aux=True)(params)
-    return loss, count, sums, gradient
-
-
-def _mean(gradient: Any, count: jax.Array) -> Any:
-    return jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradient)
+    (_, totals), gradient = jax.value_and_grad(loss_sum, has_aux=True)(state.params)
+    if axis is not None:
+        totals, gradient = jax.lax.psum((totals, gradient), axis)
+    return totals, jax.tree.map(lambda g: g / jnp.maximum(totals["loss"][1], 1), gradient)
 
 
 def _key(lane: Lane, step: jax.typing.ArrayLike) -> jax.Array:
-    """Of the dropout of the step after `step` steps."""
+    """The dropout key of step `step`, counted from 0."""
     return jax.random.fold_in(jax.random.key(lane.seed), step)
 
 
 def _average(config: Config, average: Any, params: Any) -> Any:
     decay = config.optimizer.ema_decay
-    return None if decay is None else jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
+    return None if decay is None else optax.incremental_update(params, average, 1 - decay)
 
 
 def _advance(config: Config, state: TrainState, updated: TrainState, finite: jax.Array) -> TrainState:

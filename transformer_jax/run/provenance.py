@@ -12,7 +12,7 @@ import jax
 
 import transformer_jax
 from transformer_jax.compilation import available_cpus
-from transformer_jax.program import Program
+from transformer_jax.run.compile import Program
 
 
 def executed(program: Program) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def executed(program: Program) -> dict[str, Any]:
         "device_kind": device.device_kind,
         "devices": program.layout.devices,
         "cpus": len(available_cpus()),
-        "lanes": program.lanes or 1,
+        "lanes": program.layout.lanes,
         "traced": list(program.traced),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "python": platform.python_version(),
@@ -36,7 +36,7 @@ def executed(program: Program) -> dict[str, Any]:
 @functools.cache
 def commit() -> str | None:
     """The commit of this program's checkout, with "+" if files differ from it; None outside of a checkout."""
-    here = Path(__file__).parent
+    here = Path(transformer_jax.__file__).parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

@@ -9,9 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.checkpoint import Checkpoints
+from transformer_jax.config import Resolved
 from transformer_jax.errors import UserError
-from transformer_jax.program import Program, check_origin, load_tokenizers, state_template
-from transformer_jax.run_directory import CHECKPOINTS, NONFINITE, read_config, read_json
+from transformer_jax.run.compile import compile_program, stack, state_template
+from transformer_jax.run.directory import CHECKPOINTS
+from transformer_jax.run.divergence import diverged_at
+from transformer_jax.run.identity import check_origin, read_config
+from transformer_jax.run.resolve import load_assets, validate
+from transformer_jax.training.state import lanes_of
 from transformer_jax.training.step import gradient_and_update
 
 
@@ -25,34 +30,30 @@ def replay(workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: the run has not diverged, or its last good state is gone.
     """
-    config = read_config(workdir)
-    path = workdir / NONFINITE
-    if not path.is_file():
-        raise UserError(f"{workdir}: has no {NONFINITE}: no step of this run was stopped at because it was not finite.")
-    report = read_json(path)
-    step = report.get("step") if isinstance(report, dict) else None
-    if not isinstance(step, int) or isinstance(step, bool) or step < 1:
-        raise UserError(f"{path}: does not say at which step.")
+    config = Resolved(read_config(workdir))
+    step = diverged_at(workdir)
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
     newest = max(checkpoints.steps(), default=None)
     state = None if newest is None else checkpoints.restore(state_template(config), newest)[0]
     if state is None or int(state.step) != step - 1:
         raise UserError(f"{workdir}: holds no checkpoint of the state before step {step}.")
-    program = Program(config, None, load_tokenizers(workdir))
-    check_origin(workdir, program.dataset)
-    lane, batch = program.lane([config]), program.batch(step - 1, [config.seed])
+    validate(config)
+    program = compile_program(config, assets=load_assets(workdir, config))
+    check_origin(workdir, program.dataset.fingerprint)
+    lanes = lanes_of([program.config])
+    lane, batch = jax.tree.map(lambda a: a[0], (lanes, program.steps.batch(step - 1, lanes)))
     look_inside = jax.jit(functools.partial(gradient_and_update, program.config))
     gradients, updates = jax.device_get(look_inside(state, batch, lane))
-    start = program.layout.put(state.replace(alive=np.ones((), bool)))
-    _, sums, count = program.dispatch(start, step - 1, 1, [config.seed], lane)
-    (measured,) = program.each_step(jax.device_get(sums), count)
+    start = program.layout.put(stack([state.replace(alive=np.ones((), bool))]))
+    _, totals, _ = program.steps.take(start, step - 1, 1, lanes)
     inside = jax.tree_util.tree_map(_look, state.params, gradients, updates)
     named = jax.tree_util.tree_leaves_with_path(
         inside, is_leaf=lambda node: isinstance(node, dict) and "largest" in node
     )
+    measured = {name: (sums[0, 0], counts[0, 0]) for name, (sums, counts) in jax.device_get(totals).items()}
     return {
         "step": step,
-        "measured": {name: _finite(total / max(number, 1)) for name, (total, number) in measured.items()},
+        "measured": {name: _finite(total / max(count, 1)) for name, (total, count) in measured.items()},
         "parameters": {jax.tree_util.keystr(path, simple=True, separator="."): look for path, look in named},
     }
 

@@ -1,4 +1,4 @@
-"""Runs that are known already: a finished run is used by every sweep that asks for the same experiment."""
+"""Runs that are known already: a finished run is reused by every sweep that asks for the same experiment."""
 
 import os
 import shutil
@@ -8,16 +8,16 @@ from typing import Any
 
 from transformer_jax.errors import UserError
 from transformer_jax.files import find_irregular, flush
-from transformer_jax.run_directory import CHECKPOINTS, RESULT, TENSORBOARD, read_json, write_json
+from transformer_jax.run.directory import CHECKPOINTS, RESULT, RUNS, TENSORBOARD, read_json, write_json
 
-ORIGIN = "reused_from"  # in the result.json of a run that was taken over
+ORIGIN = "reused_from"  # in the result.json of a run that was reused
 
 
 def finished_runs(sweeps: Iterable[Path]) -> dict[str, Path]:
     """Key (see `run_key`) -> directory, of the finished runs of those sweeps. What cannot be read is left out."""
     found: dict[str, Path] = {}
     for sweep in sweeps:
-        for path in sorted(sweep.glob(f"runs/*/seed_*/{RESULT}")):
+        for path in sorted(sweep.glob(f"{RUNS}/*/seed_*/{RESULT}")):
             if isinstance(key := (read_result(path.parent) or {}).get("key"), str):
                 found.setdefault(key, path.parent)
     return found
@@ -32,7 +32,7 @@ def read_result(run: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def take_over(finished: Path, workdir: Path) -> bool:
+def reuse(finished: Path, workdir: Path) -> bool:
     """Makes `workdir` a copy of a finished run, whole or not at all; its checkpoints share their bytes on disk.
 
     Returns:

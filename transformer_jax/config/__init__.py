@@ -1,0 +1,88 @@
+"""Every knob, stated once: name, type, default (the paper's), the section that says so, bounds, when it is read.
+
+`config.model.*` is read in `models/`, `config.data.*` in `data/`, and so on: the path of a knob tells its room. "The
+paper" is Vaswani et al. 2017; the defaults are the base row of its Table 3.
+"""
+
+from ml_collections import ConfigDict
+
+from transformer_jax.config.model import (
+    FAMILIES,
+    AttentionPlace,
+    AttentionSlots,
+    EmbeddingConfig,
+    ModelConfig,
+    TransformerConfig,
+    attention_at,
+    attention_place,
+)
+from transformer_jax.config.rooms import (
+    DataConfig,
+    DecodeConfig,
+    EvaluateConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    TaskConfig,
+    TrainConfig,
+)
+from transformer_jax.config.schema import Field, Knob, check_value
+from transformer_jax.config.tree import (
+    FIELDS,
+    Config,
+    Resolved,
+    chosen_schema,
+    config_hash,
+    default_config,
+    derive,
+    field_at,
+    fields_of,
+    flatten,
+    freeze,
+    is_read,
+    not_read,
+    replace,
+    schema,
+    to_dict,
+    value_at,
+    with_values,
+)
+
+__all__ = [
+    "FAMILIES",
+    "FIELDS",
+    "AttentionPlace",
+    "AttentionSlots",
+    "Config",
+    "ConfigDict",
+    "DataConfig",
+    "DecodeConfig",
+    "EmbeddingConfig",
+    "EvaluateConfig",
+    "Field",
+    "Knob",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ParallelConfig",
+    "Resolved",
+    "TaskConfig",
+    "TrainConfig",
+    "TransformerConfig",
+    "attention_at",
+    "attention_place",
+    "check_value",
+    "chosen_schema",
+    "config_hash",
+    "default_config",
+    "derive",
+    "field_at",
+    "fields_of",
+    "flatten",
+    "freeze",
+    "is_read",
+    "not_read",
+    "replace",
+    "schema",
+    "to_dict",
+    "value_at",
+    "with_values",
+]

@@ -1,0 +1,30 @@
+"""The layers of a stack, scanned, so that depth costs no compile time."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+COLLECTIONS: Mapping[Any, int] = {"params": 0, "cache": 0, "context": 0, "intermediates": 0}
+"""What each layer has of its own; the arrays of all layers are stacked along the first axis."""
+
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "layers": None,
+    "dots_saveable": jax.checkpoint_policies.dots_saveable,
+    "dots_with_no_batch_dims_saveable": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What is kept of a layer for its gradient, where the rest is computed again: None, only its input."""
+
+
+def each_layer(call: Callable[[Any, Any], Any], layer: nn.Module, x: Any, depth: int, remat: str = "none") -> Any:
+    """`x` after `call(layer, x)` of each of `depth` layers, which differ in parameters, dropout and what they keep."""
+    if remat != "none":
+        call = nn.remat(call, policy=REMAT_POLICIES[remat], prevent_cse=False)  # a scan needs no barrier against CSE
+    scan = nn.scan(
+        lambda layer, x, _: (call(layer, x), None),
+        variable_axes=COLLECTIONS,
+        split_rngs={"params": True, "dropout": True},
+        length=depth,
+    )
+    return scan(layer, x, None)[0]

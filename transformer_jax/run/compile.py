@@ -1,0 +1,131 @@
+"""What is compiled for a config, on its data. Seeds, and numbers of lanes, are arguments of it."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from transformer_jax.config import Config, Resolved, with_values
+from transformer_jax.data import Dataset, Plan, make_plan, make_source
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation.evaluator import Evaluator
+from transformer_jax.parallel.layout import Layout, make_layout
+from transformer_jax.run.resolve import resolve_config
+from transformer_jax.training.state import Lane, init_state, lanes_of
+from transformer_jax.training.step import build_steps
+
+
+class Steps:
+    """The compiled training steps of a plan."""
+
+    def __init__(self, config: Resolved, plan: Plan, layout: Layout):
+        self._plan, self._layout = plan, layout
+        self._init = functools.partial(init_state, config)
+        self._limit = min(config.train.steps_per_dispatch, *config.train.intervals)
+        self._compiled = layout.compile_steps(functools.partial(build_steps, config, self._limit))
+
+    def init(self, lanes: Lane) -> Any:
+        """The state before the first step."""
+        return self._layout.init(self._init, lanes)
+
+    def take(self, state: Any, step: int, limit: int, lanes: Lane) -> tuple[Any, Any, int]:
+        """Takes steps from `step` (counted from 0) on, `limit` at most, in one call.
+
+        Returns:
+          The state, which is donated; what each step measured, [lanes, steps] each; how many steps they were.
+        """
+        end = min(limit, self._limit)
+        classes = (self._plan.class_at(step + k) == self._plan.class_at(step) for k in range(end))
+        count = next((k for k, same in enumerate(classes) if not same), end)
+        batches = [self.batch(step + k, lanes) for k in range(count)]
+        batches += batches[-1:] * (self._limit - count)
+        stacked = {name: np.stack([batch[name] for batch in batches], axis=1) for name in batches[0]}
+        state, totals = self._compiled(state, stacked, lanes, count)
+        return state, totals, count
+
+    def batch(self, step: int, lanes: Lane) -> dict[str, np.ndarray]:
+        """The batch of a step of every lane, [lanes, examples, ...]: the seed of a lane orders its data."""
+        batches = [self._plan.batch_at(step, int(seed)) for seed in np.asarray(lanes.seed)]
+        return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A config ready to run.
+
+    Attributes:
+      traced: fields that are arguments of what is compiled, as the seed always is; all others are constants of it.
+    """
+
+    config: Resolved
+    traced: tuple[str, ...]
+    dataset: Dataset
+    plan: Plan
+    layout: Layout
+    steps: Steps
+    evaluator: Evaluator
+
+    def lanes(self, configs: Sequence[Config]) -> Lane:
+        """What makes the lanes of the program the runs of these configs."""
+        return lanes_of(configs, self.traced)
+
+
+def compile_program(config: Config, lanes: int = 1, assets: Any = None, traced: Sequence[str] = ()) -> Program:
+    """Reads the data of a validated config and builds what runs `lanes` runs of it together; compiled at first use.
+
+    Args:
+      assets: those of an earlier run, which are used instead of new ones.
+    """
+    if lanes > 1:
+        check_lanes(config)
+    layout = make_layout(config, lanes)
+    dataset = make_source(config.data).load(config.data, assets)
+    resolved = resolve_config(config, dataset.assets)
+    plan = make_plan(dataset.splits["train"], config.data)
+    steps = Steps(resolved, plan, layout)
+    return Program(resolved, tuple(traced), dataset, plan, layout, steps, Evaluator(resolved, dataset.assets, layout))
+
+
+def unstack(tree: Any, lanes: int) -> list[Any]:
+    """One tree for each lane of a tree of host arrays."""
+    return [jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), tree) for k in range(lanes)]
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """The inverse of `unstack`."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def check_lanes(config: Config) -> None:
+    """Refuses to train runs of `config` together, as lanes.
+
+    Raises:
+      UserError: saying why.
+    """
+    generator = jax.random.key_impl(jax.random.key(0))
+    if generator != "threefry2x32":
+        raise UserError(
+            f"Lanes need JAX's random generator threefry2x32, but JAX_DEFAULT_PRNG_IMPL chose {generator}: "
+            "with that a lane draws other numbers than the run alone."
+        )
+    if config.parallel.strategy == "pmap":
+        raise UserError("parallel.strategy = 'pmap' trains one run at a time: lanes need 'jit'.")
+
+
+def state_template(config: Resolved) -> Any:
+    """Shapes and dtypes of a run's TrainState."""
+    return _state_template(with_values(config, {"seed": 0}))
+
+
+@functools.cache
+def _state_template(config: Resolved) -> Any:
+    return jax.eval_shape(functools.partial(init_state, config), Lane(np.int32(0), {}))
+
+
+def count_parameters(config: Resolved) -> int:
+    """Entries of all parameters."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state_template(config).params))

@@ -1,0 +1,81 @@
+"""What a run leaves on disk, so that any script can read it: the names and the formats of its files, stated once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformer_jax.errors import UserError
+from transformer_jax.files import MOST_LOG_BYTES, find_irregular, one_line, read_bytes, write_atomically
+from transformer_jax.strict_json import to_json
+
+CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
+DATA = "data.json"  # sizes and fingerprint of the corpus; written when the assets are complete
+NONFINITE = "nonfinite.json"  # the step at which a run diverged; see divergence.py
+CHECKPOINTS, PREDICTIONS, ASSETS, TENSORBOARD = "checkpoints", "predictions", "tokenizer", "tensorboard"
+SWEEP, RUNS = "sweep.json", "runs"
+
+
+def run_directory_of(sweep: Path, row: str, seed: int) -> Path:
+    """Where the run of a row and seed of a sweep lies."""
+    return sweep / RUNS / row / f"seed_{seed}"
+
+
+def is_run_directory(directory: Path) -> bool:
+    """Whether it holds a run, finished or begun."""
+    return (directory / CONFIG).is_file() and any((directory / name).exists() for name in (DATA, METRICS, CHECKPOINTS))
+
+
+def is_settled(directory: Path) -> bool:
+    """Whether the run has finished or failed."""
+    return (directory / RESULT).is_file() or (directory / ERROR).is_file()
+
+
+def check_entries(directory: Path) -> None:
+    """A run directory made by somebody else must not lead a writer out of itself, nor keep a reader waiting.
+
+    Raises:
+      UserError: an entry is neither a file nor a directory.
+    """
+    if found := find_irregular(directory.iterdir()):
+        raise UserError(f"{found}; what is written to a run directory must stay inside of it.")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes all of the file or nothing of it."""
+    write_atomically(path, (to_json(content, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; UserError if it cannot be read."""
+    try:
+        return json.loads(read_bytes(path).decode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({type(error).__name__}).") from error
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    """One line each, so that line n stays line n."""
+    write_atomically(path, "".join(one_line(line) + "\n" for line in lines).encode())
+
+
+def write_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Writes metrics.jsonl: one JSON object a line, each with `step` and `split`."""
+    write_atomically(path, "".join(to_json(line) + "\n" for line in lines).encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of metrics.jsonl; damaged ones are left out. None if there is no such file."""
+    if not path.is_file():
+        return []
+    parsed = [_parse(line) for line in read_bytes(path, MOST_LOG_BYTES).decode("utf-8", "replace").split("\n")]
+    return [line for line in parsed if isinstance(line, dict) and isinstance(line.get("step"), int)]
+
+
+def _parse(text: str) -> Any:
+    """What a line holds; None if it is damaged."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

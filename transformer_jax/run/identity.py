@@ -1,0 +1,95 @@
+"""What makes a run the one that it is: its config, its data, and the version of the numerics."""
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from transformer_jax.config import Config, config_hash, flatten, freeze, to_dict
+from transformer_jax.errors import UserError
+from transformer_jax.run.directory import CONFIG, DATA, check_entries, read_json, write_json
+
+NUMERICS = 2
+"""To be raised with every change after which the same config gives other numbers, a changed default among them: older
+runs are not reused then."""
+
+
+def run_key(config: Config, fingerprint: str) -> str:
+    """SHA-256 that two runs share exactly if they are the same experiment: config, data and numerics."""
+    return hashlib.sha256(f"{config_hash(config)} {fingerprint} {NUMERICS}".encode()).hexdigest()
+
+
+def read_config(directory: Path) -> Config:
+    """The resolved config of a run directory.
+
+    Raises:
+      UserError: it is no run directory, or its config.json is not a config.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise UserError(f"{directory}: is not a run directory (it has no {CONFIG}).")
+    check_entries(directory)
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no config.")
+    try:
+        return freeze(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: holds no config (nested too deep).") from error
+
+
+def write_config(directory: Path, config: Config, allowed: Collection[str] = ()) -> bool:
+    """Writes config.json if it differs; whether it did. On a run directory only the `allowed` fields may differ.
+
+    Raises:
+      UserError: naming the fields that differ.
+    """
+    differs = not (directory / CONFIG).is_file() or bool(config_changes(directory, config, allowed))
+    if differs:
+        write_json(directory / CONFIG, to_dict(config))
+    return differs
+
+
+def config_changes(directory: Path, config: Config, allowed: Collection[str] = ()) -> list[str]:
+    """The fields in which `config` differs from that of the run directory.
+
+    Raises:
+      UserError: fields differ that are not `allowed` to, naming them.
+    """
+    here, there = flatten(to_dict(config)), flatten(to_dict(read_config(directory)))
+    differing = [name for name in {**there, **here} if here.get(name) != there.get(name)]
+    refused = [name for name in differing if name not in allowed]
+    if refused:
+        values = "; ".join(f"{name} = {there.get(name)!r} there, {here.get(name)!r} now" for name in refused)
+        raise UserError(
+            f"{directory}: holds a run of another config ({values}). Give the run another --workdir, or resume it with "
+            f"--allow-config-change={','.join(refused)}."
+        )
+    return differing
+
+
+def check_origin(directory: Path, fingerprint: str) -> None:
+    """Refuses to resume a run that was started on other data, or by a program that computes other numbers.
+
+    Raises:
+      UserError: saying which.
+    """
+    path = directory / DATA
+    if not path.is_file():
+        return
+    before = read_json(path)
+    if not isinstance(before, dict) or before.get("fingerprint") != fingerprint:
+        raise UserError(f"{directory}: was started on other data; {path.name} holds the fingerprint of the corpus.")
+    if before.get("numerics") != NUMERICS:
+        raise UserError(
+            f"{directory}: was started by a version of this program that computes other numbers (numerics "
+            f"{before.get('numerics')}, now {NUMERICS}). Resume it with that version, or train in another --workdir."
+        )
+
+
+def recorded(directory: Path, name: str) -> Any:
+    """An entry of a run's data.json; None if it has none."""
+    content = read_json(directory / DATA)
+    return content.get(name) if isinstance(content, dict) else None

@@ -1,0 +1,347 @@
+"""One run from config to `result.json`, to be read from top to bottom; or several of one program, as its lanes."""
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from transformer_jax.checkpoint import is_scheduled
+from transformer_jax.config import Config, TrainConfig, field_at, fields_of
+from transformer_jax.errors import UserError
+from transformer_jax.evaluation.evaluator import Trained
+from transformer_jax.run.compile import Program, compile_program, count_parameters, stack, state_template, unstack
+from transformer_jax.run.directory import CONFIG, PREDICTIONS, RESULT, read_json, write_json, write_lines
+from transformer_jax.run.divergence import report_divergence
+from transformer_jax.run.identity import config_changes, run_key
+from transformer_jax.run.interruption import Interruption, stop_requested
+from transformer_jax.run.lock import locked
+from transformer_jax.run.progress import SKIPPED, is_finite
+from transformer_jax.run.provenance import commit
+from transformer_jax.run.record import RunRecord
+from transformer_jax.run.resolve import common_config, differing, load_assets, resolve_config, traceable, validate
+from transformer_jax.run.saved import load_params
+from transformer_jax.strict_json import only_finite
+from transformer_jax.training.state import Lane
+
+Say = Callable[[str], None]
+Result = dict[str, Any]
+MOST_SKIPPED = 0.1
+"""Share of the steps of a run that may be left out; with more it is not what its config describes, and has no score."""
+
+
+def train(config: Config, workdir: Path, *, allow_config_change: Collection[str] = (), say: Say = print) -> Result:
+    """Trains and evaluates `config` in `workdir`, resuming where an earlier call stopped; the content of result.json.
+
+    Args:
+      allow_config_change: dotted paths of fields that may differ from the config the run was started with.
+
+    Raises:
+      UserError: the config, the data or the directory cannot be used as they are.
+      Interruption: SIGINT or SIGTERM; the same call resumes.
+    """
+    return train_lanes([config], [workdir], allow_config_change=allow_config_change, say=say)[0]
+
+
+def train_lanes(
+    configs: Sequence[Config],
+    workdirs: Sequence[Path],
+    *,
+    program: Program | None = None,
+    allow_config_change: Collection[str] = (),
+    say: Say = print,
+) -> list[Result]:
+    """Trains runs that differ in seed and traced numbers, together; each gets its directory, as if it were alone.
+
+    Args:
+      program: compiled for these configs by an earlier call, or None.
+      allow_config_change: see `train`.
+    """
+    for config in configs:
+        for path in allow_config_change:
+            field_at(path, fields_of(config))
+        validate(config)
+    _check_lanes(configs)
+    commit()  # that of the files as they are now, not when the run ends
+    changed = [_changes(c, w, allow_config_change) for c, w in zip(configs, workdirs, strict=True)]
+    if not any(changed) and all((workdir / RESULT).is_file() for workdir in workdirs):
+        say(f"{', '.join(map(str, workdirs))}: is finished already.")
+        return [read_json(workdir / RESULT) for workdir in workdirs]
+    with contextlib.ExitStack() as held:
+        if program is None:
+            assets = load_assets(workdirs[0], configs[0])
+            program = compile_program(configs[0], len(configs), assets, differing(configs))
+        resolved = [resolve_config(config, program.dataset.assets) for config in configs]
+        for workdir in workdirs:
+            held.enter_context(locked(workdir))
+        stop = held.enter_context(stop_requested())
+        runs = [RunRecord(c, w, program, allow_config_change, say) for c, w in zip(resolved, workdirs, strict=True)]
+        say(_introduction(program))
+        for line in program.dataset.losses(program.config.data.max_length):
+            say(line)
+        lanes = program.lanes(resolved)
+        fit(program, runs, lanes, stop, say)
+        return _conclude(program, runs, lanes, stop, say)
+
+
+def _check_lanes(configs: Sequence[Config]) -> None:
+    if any(common_config(config) != common_config(configs[0]) for config in configs):
+        raise UserError(f"Runs of one program may differ in seed and {', '.join(traceable(configs[0]))} only.")
+
+
+def _changes(config: Config, workdir: Path, allowed: Collection[str]) -> list[str]:
+    """The allowed fields in which `config` differs from that of the run directory; refuses others before any work."""
+    if not (workdir / CONFIG).is_file():
+        return []
+    assets = load_assets(workdir, config)
+    if assets is None:
+        raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
+    return config_changes(workdir, resolve_config(config, assets), allowed)
+
+
+def _introduction(program: Program) -> str:
+    padding = ", ".join(f"{share:.0%} of the cells of {side}" for side, share in program.plan.padding_share.items())
+    return (
+        f"{count_parameters(program.config):,} parameters; {len(program.dataset.splits['train']):,} training examples "
+        f"in batches of {len(program.plan.shapes)} shapes; padding: {padding or 'none'}; {program.layout.devices} x "
+        f"{jax.devices()[0].device_kind}"
+    )
+
+
+# --- Training ---
+
+
+def fit(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[int], say: Say) -> None:
+    """Trains to the last step, or until every run has diverged or stopped early; a checkpoint holds the last state."""
+    train = program.config.train
+    start, state = _restore(program, runs, lanes, say)
+    if start:
+        say(f"Resuming at step {start}.")
+    clock = _Clock(runs)
+    pending: list[tuple[int, int, Any]] = []
+    step, save = start, start > 0
+    while step < train.steps and any(run.progress.open for run in runs):
+        state, totals, count = program.steps.take(state, step, _next_stop(train, step) - step, lanes)
+        pending.append((step, count, totals))
+        step += count
+        stopping = bool(stop)  # asked once: a signal that comes later stops the next step
+        evaluate = step % train.evaluate_every == 0 or step == train.steps
+        save = stopping or is_scheduled(train, step)
+        log = step % train.log_every == 0 or step == train.steps
+        if log or save:
+            _collect(program, runs, pending)
+            clock.count()
+        if log:
+            _log(runs, step, train.steps, say)
+        if evaluate:
+            _evaluate(program, runs, step, Trained(state.evaluated, program.layout.put(lanes)), say)
+            alive = np.asarray([run.progress.open for run in runs])
+            state = state.replace(alive=program.layout.put(alive))
+        if save:
+            _save(program, runs, step, state)
+            clock.skip()
+        if stopping:
+            _settle(runs)
+            raise Interruption(step)
+    if not save:
+        _save(program, runs, step, state)  # all runs are closed: their states stand still
+    _settle(runs)
+
+
+def _restore(program: Program, runs: list[RunRecord], lanes: Lane, say: Say) -> tuple[int, Any]:
+    """Step and state to resume at: the newest step at which all open runs have a good checkpoint, or the start.
+
+    A run that is closed stands still at its own last checkpoint.
+    """
+    newest_of = [run.checkpoints.newest_good() for run in runs]
+    is_open = [step is None or run.was_open(step) for run, step in zip(runs, newest_of, strict=True)]
+    training = [run for run, still in zip(runs, is_open, strict=True) if still]
+    common: int | None = None
+    while len(newest := {run.checkpoints.newest_good(common) for run in training}) > 1:
+        if None in newest:
+            newest = {None}
+            break
+        common = min(step for step in newest if step is not None)
+    start = newest.pop() if newest else max(step for step in newest_of if step is not None)
+    if start is None:
+        if any(run.checkpoints.steps() for run in runs):
+            say("Some of the runs have no checkpoint, so all of them start anew.")
+        for run in runs:
+            run.restart()
+        return 0, program.steps.init(lanes)
+    if start > program.config.train.steps:
+        raise UserError(f"train.steps = {program.config.train.steps}, but {start} steps are trained already.")
+    steps = [start if still or step is None else step for still, step in zip(is_open, newest_of, strict=True)]
+    template = state_template(program.config)
+    states = [run.resume(template, step) for run, step in zip(runs, steps, strict=True)]
+    return start, program.layout.put(stack(states))
+
+
+def _next_stop(train: TrainConfig, step: int) -> int:
+    """The step after `step` at which something is logged, evaluated or saved."""
+    return min(train.steps, *(step - step % n + n for n in train.intervals))
+
+
+def _collect(program: Program, runs: list[RunRecord], pending: list[tuple[int, int, Any]]) -> None:
+    """Fetches what the steps measured and adds it to the windows; closes runs that are no longer finite."""
+    stopping = program.config.train.on_nonfinite == "stop"
+    for before, count, measured in jax.device_get(pending):
+        for k in range(count):
+            for lane, run in enumerate(runs):
+                totals = {name: (sums[lane, k], counts[lane, k]) for name, (sums, counts) in measured.items()}
+                if not run.progress.open:
+                    continue
+                if is_finite(totals):
+                    run.progress.add(totals)
+                elif stopping:
+                    _diverge(program, run, before + k + 1, totals)
+                else:
+                    run.progress.add_skipped()
+    pending.clear()
+
+
+def _diverge(program: Program, run: RunRecord, step: int, totals: dict[str, Any]) -> None:
+    """Closes a run of which `step` was not finite; its state is the last good one."""
+    run.progress.open, run.progress.status, run.progress.last_step = False, "diverged", step
+    batch = program.plan.batch_at(step - 1, run.config.seed)
+    run.say(report_divergence(run.workdir, step, run.config.seed, totals, batch))
+
+
+def _log(runs: list[RunRecord], step: int, steps: int, say: Say) -> None:
+    lines = [run.log_window(step) for run in runs if run.progress.open and run.progress.window]
+    if not lines:
+        return
+    # A line of skipped steps alone has no loss.
+    means = {name: [line[name] for line in lines if name in line] for name in ("loss", "nll")}
+    numbers = [f"{name} {sum(values) / len(values):.4f}" for name, values in means.items() if values]
+    skipped = sum(line.get(SKIPPED, 0) for line in lines)
+    numbers += [f"{skipped} skipped"] if skipped else []
+    for name in [name for name in lines[0] if name.endswith("_per_second")]:
+        numbers.append(f"{sum(line[name] for line in lines):,.0f} {name.removesuffix('_per_second')}/s")
+    left = (steps - step) * sum(run.progress.seconds for run in runs) / step
+    say(f"step {step}/{steps}  {'  '.join(numbers)}  {int(left) // 60}:{int(left) % 60:02d} left")
+
+
+def _evaluate(program: Program, runs: list[RunRecord], step: int, trained: Trained, say: Say) -> None:
+    decode_every = program.config.evaluate.decode_every
+    write = decode_every is not None and step % decode_every == 0
+    metrics, texts = program.evaluator.measure(trained, program.dataset.splits["valid"], write=write)
+    for lane, run in enumerate(runs):
+        if run.progress.open:
+            run.log_evaluation(step, metrics[lane])
+            if texts is not None:
+                write_lines(run.workdir / PREDICTIONS / "valid.txt", texts[lane])
+    say(f"step {step}  valid  {describe_metrics(*metrics)}")
+
+
+def describe_metrics(*lanes: dict[str, Any]) -> str:
+    """One line for a person: the numbers of a run, or the range of those of several."""
+    parts = []
+    for name in [name for name, value in lanes[0].items() if isinstance(value, float)]:
+        values = [lane[name] for lane in lanes]
+        ends = dict.fromkeys(f"{value:.4f}" for value in (min(values), max(values)))
+        parts.append(f"{name} {' to '.join(ends)}")
+    return "  ".join(parts)
+
+
+def _save(program: Program, runs: list[RunRecord], step: int, state: Any) -> None:
+    states = unstack(program.layout.get(state), len(runs))
+    _settle(runs)
+    for run, state_of_run in zip(runs, states, strict=True):
+        run.save(step, state_of_run)
+
+
+def _settle(runs: list[RunRecord]) -> None:
+    """Waits for the saves and then prunes, in this order: there is always a step at which all runs have checkpoints."""
+    for run in runs:
+        run.checkpoints.wait()
+    for run in runs:
+        run.prune()
+
+
+class _Clock:
+    """Seconds of training, shared out to the runs that train together."""
+
+    def __init__(self, runs: list[RunRecord]):
+        self._runs = runs
+        self._since = time.perf_counter()
+
+    def count(self) -> None:
+        """Adds the time since the last call to the runs."""
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        for run in self._runs:
+            run.progress.seconds += seconds / len(self._runs)
+            run.progress.window_seconds += seconds
+
+    def skip(self) -> None:
+        """Leaves out what was not training."""
+        self._since = time.perf_counter()
+
+
+# --- The result ---
+
+
+def _conclude(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[int], say: Say) -> list[Result]:
+    """Evaluates every split with the parameters that `evaluate.checkpoint` names, and writes result.json."""
+    started = time.perf_counter()
+    for run in runs:
+        _count_skipped(run, say)
+    choice = program.config.evaluate.checkpoint
+    # A run that diverged has no score; its last good state only fills its lane.
+    choices = [choice if run.progress.status == "finished" else "last" for run in runs]
+    params = stack([load_params(run.workdir, c) for run, c in zip(runs, choices, strict=True)])
+    trained = program.layout.put(Trained(params, lanes))
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for split in [name for name in ("valid", "test") if name in program.dataset.splits]:
+        if stop:
+            raise Interruption(max(run.progress.last_step for run in runs))
+        measured[split], texts = program.evaluator.measure(trained, program.dataset.splits[split], write=True)
+        for lane, run in enumerate(runs):
+            if run.progress.status == "finished":
+                if texts is not None:
+                    write_lines(run.workdir / PREDICTIONS / f"{split}.txt", texts[lane])
+                which = "" if len(runs) == 1 else f" of {run.workdir}"
+                say(f"{choice} checkpoint{which}  {split}  {describe_metrics(measured[split][lane])}")
+    seconds = (time.perf_counter() - started) / len(runs)
+    results = []
+    for lane, run in enumerate(runs):
+        progress = run.progress
+        metrics = {split: lanes_metrics[lane] for split, lanes_metrics in measured.items()}
+        result = {
+            "schema": 1,
+            "status": progress.status,
+            "key": run_key(run.config, program.dataset.fingerprint),
+            "seed": run.config.seed,
+            "parameters": count_parameters(run.config),
+            "steps": progress.last_step,
+            "skipped": run.skipped,
+            "best_step": progress.best_step,
+            "checkpoint": choice,
+            "data": program.dataset.summary(),
+            "metrics": only_finite(metrics) if progress.status == "finished" else {},
+            "seconds": {"train": progress.seconds, "evaluate": seconds, "total": progress.seconds + seconds},
+            "executed": progress.executions[-1],
+            "executed_before": progress.executions[:-1],
+            "commit": commit(),
+        }
+        run.log.close()
+        write_json(run.workdir / RESULT, result)  # last: a sweep may end this process as soon as it is there
+        results.append(result)
+    return results
+
+
+def _count_skipped(run: RunRecord, say: Say) -> None:
+    """Says how many steps were left out; a run that left out too many has diverged, though it was not stopped."""
+    progress = run.progress
+    if not run.skipped:
+        return
+    left_out = f"{run.workdir}: {run.skipped} of {progress.last_step} steps were left out, as they were not finite"
+    if progress.status == "finished" and run.skipped > MOST_SKIPPED * progress.last_step:
+        progress.status = "diverged"
+        say(f"{left_out}: more than {MOST_SKIPPED:.0%}, so this run is no measurement.")
+    else:
+        say(f"{left_out}.")

@@ -1,0 +1,102 @@
+"""Translation: predict each target token from the source and the target tokens before it (Sections 3 and 5)."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.config import Config, Resolved, value_at, with_values
+from transformer_jax.data import Examples, TokenizerPair
+from transformer_jax.errors import UserError
+from transformer_jax.models.model import Model, Params
+from transformer_jax.models.tokens import Batch
+from transformer_jax.registry import resolve
+from transformer_jax.tasks import writing
+from transformer_jax.tasks.losses import TOKEN_FIGURES, all_correct, measure_tokens
+from transformer_jax.tasks.task import Figure, Measured, Metrics, Output
+from transformer_jax.tasks.text_metrics import METRICS, text_metrics
+from transformer_jax.vocabulary import PAD
+
+
+@dataclasses.dataclass(frozen=True)
+class Translations:
+    """What the model writes by itself, by the search that `decode` names: the `num_results` best for each source."""
+
+    num_results: int = 1
+
+    def predict(self, config: Config, model: Model, params: Params, batch: Batch) -> Mapping[str, jax.Array]:
+        """See `decoding.NBest`."""
+        return writing.write(config, model, params, batch, self.num_results)._asdict()
+
+    def read(self, predicted: Mapping[str, Any], assets: TokenizerPair) -> list[str]:
+        """The best text of each example."""
+        return [assets.target.decode(tokens_NT[0].tolist()) for tokens_NT in predicted["tokens_BNT"]]
+
+    def ranked(self, predicted: Mapping[str, Any], assets: TokenizerPair) -> list[list[tuple[str, float]]]:
+        """The best texts of each example and the scores they are ranked by; fewer where the search found fewer."""
+        return [
+            [
+                (assets.target.decode(tokens_T.tolist()), float(score))
+                for tokens_T, score in zip(tokens_NT, scores_N, strict=True)
+                if math.isfinite(score)
+            ]
+            for tokens_NT, scores_N in zip(predicted["tokens_BNT"], predicted["scores_BN"], strict=True)
+        ]
+
+    def judge(self, config: Config, texts: list[str], split: Examples) -> Metrics:
+        """Against the references."""
+        return text_metrics(config.evaluate.metrics, texts, split.texts["references"])
+
+
+class Translation:
+    """Pairs of sentences; judged by the likelihood of the references and by what the model writes."""
+
+    figures: Mapping[str, Figure] = MappingProxyType(
+        {
+            **TOKEN_FIGURES,
+            "exact_match_teacher_forced": Figure("exact_match_teacher_forced", higher_is_better=True),
+        }
+    )
+    output: Output | None = Translations()
+
+    unit = "tokens"
+
+    def check(self, config: Config) -> None:
+        """The metrics and the search exist, and the tables fit the vocabularies."""
+        writing.check(config)
+        for spec in config.evaluate.metrics:
+            resolve(METRICS, spec, "evaluate.metrics")(["a"], ["a"])  # so that its options are refused now
+        if config.model.embedding.tying == "three_way" and not config.data.joint_vocabulary:
+            raise UserError(
+                "model.embedding.tying = 'three_way' shares one table between both languages, but "
+                "data.joint_vocabulary is false: choose 'decoder' or 'none', or a joint vocabulary."
+            )
+
+    def complete(self, config: Config, assets: TokenizerPair) -> Resolved:
+        """The sizes of the vocabularies, which may be set larger than the tokenizers need."""
+        sizes = {"model.vocab_size": assets.target.vocab_size}
+        if config.model.embedding.tying != "three_way":
+            sizes["model.source_vocab_size"] = assets.source.vocab_size
+        for path, size in sizes.items():
+            chosen = value_at(config, path)
+            if chosen is not None and chosen < size:
+                raise UserError(
+                    f"{path} = {chosen} is smaller than the tokenizer's vocabulary of {size}: leave it unset."
+                )
+        return Resolved(with_values(config, {path: value_at(config, path) or size for path, size in sizes.items()}))
+
+    def measure(self, config: Config, model: Model, params: Params, batch: Batch, key: jax.Array | None) -> Measured:
+        """Loss, nll and accuracies of the targets, given the true tokens before each; EOS is a target."""
+        logits_BTC = model.apply(params, batch, key)
+        counted_BT = batch["targets"] != PAD
+        measured = measure_tokens(logits_BTC, batch["targets"], counted_BT, config.train.label_smoothing)
+        return {**measured, "exact_match_teacher_forced": all_correct(measured)}
+
+    def example_batch(self, config: Resolved) -> Batch:
+        """One pair of two tokens each."""
+        tokens = jnp.ones((1, 2), jnp.int32)
+        return {"inputs": tokens, "targets": tokens}

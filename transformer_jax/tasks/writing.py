@@ -1,0 +1,97 @@
+"""Token by token: from a model that can write to the outputs that `decode` asks for (Section 6.1).
+
+B examples, T tokens of an output.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from transformer_jax.config import Config
+from transformer_jax.decoding import Ids, LogitsFn, NBest, Search, beam_search, greedy, sample
+from transformer_jax.errors import UserError
+from transformer_jax.models.model import Model, Params
+from transformer_jax.models.tokens import Batch
+from transformer_jax.registry import resolve
+from transformer_jax.vocabulary import BOS, EOS, PAD
+
+IDS = Ids(BOS, EOS, PAD)
+Strategy = Callable[[LogitsFn, Any, Search, jax.Array | None], NBest]
+"""(logits_fn, cache, search, examples_B) -> the best outputs."""
+
+
+def _beam(config: Config, num_results: int) -> tuple[int, Strategy]:
+    """Section 6.1: beam search with length penalty."""
+    beam_size = config.decode.beam_size
+
+    def strategy(logits_fn: LogitsFn, cache: Any, search: Search, examples_B: jax.Array | None) -> NBest:
+        alpha = config.decode.alpha
+        return beam_search(logits_fn, cache, search, beam_size=beam_size, alpha=alpha, num_results=num_results)
+
+    return beam_size, strategy
+
+
+def _greedy(config: Config, num_results: int) -> tuple[int, Strategy]:
+    """The most probable token at each step."""
+    return 1, lambda logits_fn, cache, search, examples_B: _one(greedy(logits_fn, cache, search))
+
+
+def _sample(config: Config, num_results: int, *, temperature: float = 1.0, top_k: int = 0) -> tuple[int, Strategy]:
+    """Tokens drawn from the model, the same for the same `seed` and place in the split; `top_k` 0: among all."""
+    if temperature <= 0 or top_k < 0:
+        raise UserError(
+            f"decode.strategy = {config.decode.strategy!r}: temperature must be above 0 and top_k at least 0."
+        )
+
+    def strategy(logits_fn: LogitsFn, cache: Any, search: Search, examples_B: jax.Array | None) -> NBest:
+        draw = functools.partial(sample, temperature=temperature, top_k=top_k or None)
+        return _one(draw(logits_fn, cache, search, key=jax.random.key(config.seed), examples_B=examples_B))
+
+    return 1, strategy
+
+
+def _one(decoded: Any) -> NBest:
+    return NBest(
+        decoded.tokens_BT[:, None],
+        decoded.log_probs_B[:, None],
+        decoded.log_probs_B[:, None],
+        decoded.lengths_B[:, None],
+    )
+
+
+STRATEGIES: dict[str, Callable[..., tuple[int, Strategy]]] = {"beam": _beam, "greedy": _greedy, "sample": _sample}
+
+
+def write(config: Config, model: Model, params: Params, batch: Batch, num_results: int = 1) -> NBest:
+    """The `num_results` best outputs for every example of the batch.
+
+    An output may be `decode.max_extra_length` tokens longer than the "inputs" of its example, both with EOS. Where these
+    hold no word, nothing is written: a model has seen no such sentence in training, and would make one up. "example" of
+    the batch is the place of each in its split, on which samples depend; without it, that in the batch.
+    """
+    width, strategy = resolve(STRATEGIES, config.decode.strategy, "decode.strategy")(config, num_results)
+    lengths_B = jnp.sum(batch["inputs"] != PAD, axis=-1)
+    max_length = batch["inputs"].shape[1] + config.decode.max_extra_length
+    context, cache = model.start(params, batch, width, max_length)
+    limits_B = jnp.where(lengths_B > 1, lengths_B + config.decode.max_extra_length, 0)
+    return strategy(
+        lambda tokens_B, cache: model.step(params, tokens_B, context, cache),
+        cache,
+        Search(limits_B, max_length, IDS),
+        batch.get("example"),
+    )
+
+
+def check(config: Config) -> None:
+    """Refuses strategies that do not exist, and their options.
+
+    Raises:
+      UserError: naming the field, what was found and what is allowed.
+    """
+    resolve(STRATEGIES, config.decode.strategy, "decode.strategy")(config, 1)
+    beam_size, vocab_size = config.decode.beam_size, config.model.vocab_size
+    if config.decode.strategy == "beam" and vocab_size is not None and beam_size > vocab_size:
+        raise UserError(f"decode.beam_size = {beam_size} is wider than the vocabulary of {vocab_size}.")
