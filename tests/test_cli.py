@@ -16,7 +16,7 @@ import tiny_run
 
 from transformer_jax import cli
 from transformer_jax.cli import ROOT
-from transformer_jax.interruption import Interruption
+from transformer_jax.run.interruption import Interruption
 
 COMMANDS = [
     "train", "evaluate", "translate", "export", "replay", "score", "sweep", "report", "describe", "benchmark", "doctor",
@@ -220,7 +220,7 @@ def test_translations_as_json_and_as_nbest(run, monkeypatch, capsys):
 
 def test_what_is_written_is_utf8_whatever_the_machine_writes(monkeypatch):
     text = "ä \N{SNOWMAN} 中 🙂"
-    monkeypatch.setattr("transformer_jax.saved_run.translate", lambda *_, **__: [[(f"{text} \udcff", 0.0)]])
+    monkeypatch.setattr("transformer_jax.run.saved.translate", lambda *_, **__: [[(f"{text} \udcff", 0.0)]])
     output = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr("sys.stdout", output)
     standard_input(monkeypatch, b"0\n")

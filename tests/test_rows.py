@@ -13,7 +13,7 @@ from configs.rows import NOTES, PARTNERS, ROWS
 from transformer_jax.config import Config, attention_at
 from transformer_jax.errors import UserError
 from transformer_jax.loading import load_config
-from transformer_jax.program import validate
+from transformer_jax.run.resolve import validate
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(path.name for path in CONFIGS.glob("*.py") if "def get_config" in path.read_text())

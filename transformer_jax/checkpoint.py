@@ -65,7 +65,7 @@ class Checkpoints:
           UserError: the save before this one failed (a full disk, say).
         """
         self.wait()
-        # Made into text now: the loop goes on changing what `progress` refers to.
+        # Made into text now: the loop keeps changing what `progress` refers to.
         remembered = to_json({"schema": SCHEMA, "step": step, **progress})
         self._pending = self._worker.submit(self._write, step, state, remembered)
 

@@ -3,7 +3,7 @@
 What a command needs is imported by the command: `--help` and a refusal answer at once.
 """
 
-from transformer_jax.interruption import Interruption, abort, abort_on_interrupt, abort_on_interrupts
+from transformer_jax.run.interruption import Interruption, abort, abort_on_interrupt, abort_on_interrupts
 
 if __name__ == "__main__":
     abort_on_interrupt()  # before the imports that take time: an exception in one of them could be lost
@@ -54,7 +54,7 @@ def _run(arguments: list[str]) -> int:
         return _refuse(str(error))
     except Interruption as stopped:
         command = shortened(shlex.join(["./launch.sh", *arguments]))
-        print(f"\n{stopped}. The same command goes on: {command}", file=sys.stderr)
+        print(f"\n{stopped}. The same command resumes: {command}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
         abort()
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
 
     config_help = "config file, and a row of its ROWS; any field is changed by --config.a.b=value"
     command = add(
-        "train", _train, "Train and evaluate one run, or go on with it.",
+        "train", _train, "Train and evaluate one run, or resume it.",
         "train --config=configs/scan.py:no_wo --workdir=runs/no_wo --config.model.num_heads=8",
     )  # fmt: skip
     command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
@@ -298,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.loading import load_config
-    from transformer_jax.run import train
+    from transformer_jax.run.train import train
 
     config = load_config(options.config, overrides)
     allowed = [name.strip() for name in options.allow_config_change.split(",") if name.strip()]
@@ -309,7 +309,7 @@ def _train(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
-    from transformer_jax.saved_run import evaluate_run, watch_run
+    from transformer_jax.run.saved import evaluate_run, watch_run
 
     how = {"split": options.split, "source": options.source, "reference": options.reference, "overrides": overrides}
     if options.watch and options.checkpoint is not None:
@@ -323,7 +323,7 @@ def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _print_scores(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    from transformer_jax.run import describe_metrics
+    from transformer_jax.run.train import describe_metrics
 
     lines = [f"{result['split']} ({result['checkpoint']}): {describe_metrics(result['metrics'])}"]
     lines += [f"{name}: {text}" for name, text in result["metrics"].items() if isinstance(text, str)]
@@ -332,8 +332,8 @@ def _print_scores(options: argparse.Namespace, result: dict[str, Any]) -> None:
 
 def _translate(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.data.parallel_text import decode_lines
-    from transformer_jax.run_directory import one_line
-    from transformer_jax.saved_run import translate
+    from transformer_jax.files import one_line
+    from transformer_jax.run.saved import translate
 
     if sys.stdin is None:
         raise UserError("standard input is closed: give the sentences there.")
@@ -357,7 +357,7 @@ def _export(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _replay(options: argparse.Namespace, overrides: Overrides) -> int:
-    from transformer_jax.replay import replay
+    from transformer_jax.inspection.replay import replay
 
     found = replay(options.workdir)
     numbers = "  ".join(f"{name} {_number(value)}" for name, value in found["measured"].items())
@@ -375,9 +375,9 @@ def _number(value: float | None) -> str:
 
 
 def _score(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.evaluation.significance import compare_files
     from transformer_jax.loading import split_specs
-    from transformer_jax.saved_run import score_files
-    from transformer_jax.sweeps.sentence_test import compare_files
+    from transformer_jax.run.saved import score_files
 
     specs = split_specs(options.metrics)
     if not specs:
@@ -413,7 +413,7 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
         options.workdir,
         workers=options.workers,
         lanes=options.lanes,
-        reuse=not options.no_reuse,
+        reuse_finished=not options.no_reuse,
         retry_failed=options.retry_failed,
         time_limit=options.time_limit,
         say=_say(options),

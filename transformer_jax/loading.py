@@ -73,7 +73,7 @@ def row_overrides(name: str, row: Any, base: Config) -> dict[str, Any]:
 def _describe(error: BaseException) -> str:
     """What went wrong, shortened."""
     message = " ".join(str(error).split())
-    if unknown := re.search('Key "(.*?)" does not exist', message):  # ConfigDict goes on with all of its content
+    if unknown := re.search('Key "(.*?)" does not exist', message):  # ConfigDict adds all of its content
         message = unknown[0] + did_you_mean(unknown[1], {path.rpartition(".")[2] for path in FIELDS})
     message = message if len(message) < 400 else f"{message[:400]} ..."
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -14,7 +14,7 @@ import tiny_run
 from transformer_jax.data import PAD, encode_pairs, evaluation_batches
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Trained, parse_checkpoint
-from transformer_jax.saved_run import evaluate_run, load_params, score_files, translate, watch_run
+from transformer_jax.run.saved import evaluate_run, load_params, score_files, translate, watch_run
 from transformer_jax.training.state import Lane
 
 LANE = Lane(np.int32(0), {})
@@ -125,7 +125,7 @@ def test_score_of_the_predictions_is_the_runs(run, files):
 
 
 def test_files_need_no_corpus(run, files, monkeypatch):
-    monkeypatch.setattr("transformer_jax.saved_run.make_dataset", lambda *_: pytest.fail("the corpus was read"))
+    monkeypatch.setattr("transformer_jax.run.saved.make_dataset", lambda *_: pytest.fail("the corpus was read"))
     assert evaluate_run(run, source=files[0], reference=files[1])["split"] == "some.source"
     assert len(translate(run, ["0 1"])) == 1
 

@@ -2,7 +2,7 @@ import pytest
 import sacrebleu
 
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.text_metrics import METRICS, bleu, chrf, exact_match, tokenised_bleu
+from transformer_jax.tasks.text_metrics import METRICS, bleu, chrf, exact_match, tokenised_bleu
 from transformer_jax.registry import resolve
 
 HYPOTHESES = ["The cat sat on the mat.", "it's raining, isn't it?", "An old man walks down the street."]

@@ -14,7 +14,7 @@ from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.export import export
 from transformer_jax.run_directory import read_config
-from transformer_jax.saved_run import load_params
+from transformer_jax.run.saved import load_params
 
 
 @pytest.mark.parametrize("checkpoint", ["last", "16", None])

@@ -14,7 +14,7 @@ import pytest
 import tiny_run
 
 from transformer_jax.checkpoint import Checkpoints
-from transformer_jax.run import train
+from transformer_jax.run.train import train
 
 # Long enough that kills come within training; a save every fifth step, so that many hit one.
 OVERRIDES = {"train.steps": 120, "train.evaluate_every": 40, "evaluate.decode_every": 40, "train.log_every": 7}
@@ -124,8 +124,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import pytest, tiny_run
 from transformer_jax.program import Program
-from transformer_jax.interruption import Interruption
-from transformer_jax.run import train_group
+from transformer_jax.run.interruption import Interruption
+from transformer_jax.run.train import train_lanes
 
 def train(devices, stop=None):
     config = tiny_run.config({"parallel.data": devices})

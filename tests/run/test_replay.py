@@ -14,8 +14,8 @@ import tiny_run
 from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.errors import UserError
-from transformer_jax.program import state_template
-from transformer_jax.replay import replay
+from transformer_jax.run.compile import state_template
+from transformer_jax.inspection.replay import replay
 from transformer_jax.run_directory import read_config
 
 # A learning rate at which the parameters are as good as gone after the first step, though finite.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from transformer_jax.interruption import Interruption, stop_requested
+from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.program import Program
 
 

@@ -12,7 +12,7 @@ import tiny_run
 
 from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
-from transformer_jax.interruption import Interruption
+from transformer_jax.run.interruption import Interruption
 from transformer_jax.sweeps import pool, worker
 from transformer_jax.sweeps.worker import Task
 

@@ -9,8 +9,8 @@ import tiny_run
 from transformer_jax import run_directory
 from transformer_jax.config import replace
 from transformer_jax.run_directory import read_config, run_key
-from transformer_jax.saved_run import evaluate_run
-from transformer_jax.sweeps.ledger import finished_runs, take_over
+from transformer_jax.run.saved import evaluate_run
+from transformer_jax.sweeps.reuse import finished_runs, take_over
 
 
 @pytest.fixture

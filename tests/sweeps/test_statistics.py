@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from transformer_jax.sweeps.sentence_test import compare_sentences
+from transformer_jax.evaluation.significance import compare_sentences
 from transformer_jax.sweeps.statistics import (
     bootstrap_interval,
     holm,

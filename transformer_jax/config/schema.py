@@ -34,7 +34,7 @@ def knob(
     read_if: Callable[[Any], bool] | None = None,
     traced: bool = False,
 ) -> Any:
-    """A dataclass field. `traced`: may be an axis of a population. `read_if`: false where it changes nothing."""
+    """A dataclass field. `traced`: may differ from lane to lane. `read_if`: false where it changes nothing."""
     return dataclasses.field(default=default, metadata={"knob": Knob(doc, low, high, read_if, traced)})
 
 

@@ -178,7 +178,7 @@ def replace(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def with_values(node: Any, values: Mapping[str, Any]) -> Any:
-    """Like `replace`, unchecked: the values may be tracers, so that a number can be an axis of a population."""
+    """Like `replace`, unchecked: the values may be tracers, so that a number can differ from lane to lane."""
     here: dict[str, Any] = {}
     below: dict[str, dict[str, Any]] = {}
     for path, value in values.items():

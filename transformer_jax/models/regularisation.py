@@ -8,7 +8,7 @@ import jax.numpy as jnp
 class Dropout(nn.Module):
     """Sets entries to 0 with probability `rate` and divides the others by 1 - `rate`; the identity without a key.
 
-    Unlike `flax.linen.Dropout`, the rate may be a tracer, so that it can be an axis of a population.
+    Unlike `flax.linen.Dropout`, the rate may be a tracer, so that it can differ from lane to lane.
     """
 
     rate: float | jax.Array

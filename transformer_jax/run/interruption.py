@@ -1,4 +1,4 @@
-"""Asking a program to stop: it saves its state first, and the same command goes on later."""
+"""Asking a program to stop: it saves its state first, and the same command resumes it."""
 
 import contextlib
 import os
@@ -75,6 +75,6 @@ def abort() -> NoReturn:
     """
     with contextlib.suppress(Exception):  # a stream that is closed, or that this interrupts in the middle of a word
         sys.stdout.flush()
-        sentence = "stopped at once. What was saved before is intact; the same command goes on from there."
+        sentence = "stopped at once. What was saved before is intact; the same command resumes from there."
         print(f"\n{sentence}", file=sys.stderr, flush=True)
     os._exit(ABORTED)

@@ -116,7 +116,7 @@ def measure(config: Config, lanes: int) -> Timing:
 
 
 def _most_that_fit(config: Config, lanes: int) -> tuple[list[Stepper], int]:
-    """A population of so many lanes, or of half as many, and so on, where the device's memory is too small."""
+    """A stepper of so many lanes, or of half as many, and so on, where the device's memory is too small."""
     while lanes > 1:
         try:
             stepper = Stepper(config, lanes)

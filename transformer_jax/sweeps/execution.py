@@ -108,7 +108,7 @@ def _seconds(
     workers: int,
     datasets: Mapping[Any, Dataset],
 ) -> float:
-    """Estimated seconds of the sweep: one compilation a program, and steps that cost as much as there are parameters."""
+    """Estimated seconds of the sweep: one compilation a program, and steps that cost in proportion to parameters."""
     runs = [run for program in programs for run in program if run.is_open]
     sizes = {data: {name: len(split) for name, split in dataset.splits.items()} for data, dataset in datasets.items()}
     trained = sum(

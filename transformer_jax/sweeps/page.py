@@ -88,7 +88,7 @@ def _forest(analysis: Analysis) -> str:
     side = "right" if analysis.sweep.higher_is_better else "left"
     caption = (
         f"Difference to {base}, paired by seed. Squares: mean, with its 95 % interval; dots: single seeds. "
-        f"Better is to the {side}. An arrow marks an interval that goes on. "
+        f"Better is to the {side}. An arrow marks an interval that reaches beyond. "
         "Colour only where p after Holm is at most 0.05."
     )
     return _section("Differences", _figure(picture, caption))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from transformer_jax.compilation import available_cpus
-from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.run.directory import ERROR, is_settled, write_json
+from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.sweeps.wording import seconds_text
 from transformer_jax.sweeps.worker import UNSOUND, Task, write_task
 
@@ -26,7 +26,7 @@ def run_tasks(
     environment: Mapping[str, str],
     say: Say,
 ) -> None:
-    """Runs the tasks, `workers` at a time. A run whose process dies is marked as failed, and those after it go on.
+    """Runs the tasks, `workers` at a time. A run whose process dies is marked as failed, and those after it are trained.
 
     Args:
       directory: where the tasks are written for the processes.
@@ -131,12 +131,12 @@ class _Worker:
         self._process.send_signal(signal.SIGTERM)
 
     def check_time(self, limit: float | None) -> None:
-        """Ends the process if its present run takes longer than `limit` seconds, a population that for each lane."""
+        """Ends the process if its present run takes longer than `limit` seconds, lanes that for each of them."""
         if limit is None:
             return
         if (still_open := len(self._open_runs())) != self._open:
             self._open, self._since = still_open, time.monotonic()
-        if time.monotonic() - self._since > limit * (len(self._task.workdirs) if self._task.population else 1):
+        if time.monotonic() - self._since > limit * self._task.lanes:
             self._end = f"the run took longer than the time limit of {limit:g} seconds"
             self._process.kill()
 
@@ -155,7 +155,7 @@ class _Worker:
             return None
         if self._process.returncode == UNSOUND:  # the run that failed has said so itself
             return self._task.only(left)
-        first = len(left) if self._task.population else 1
+        first = len(left) if self._task.lanes > 1 else 1
         message = self._end or f"the process of the run ended with status {self._process.returncode}"
         for k in left[:first]:
             self._say(f"[{self._task.label([k])}] failed: {message}")

@@ -269,7 +269,7 @@ def _read_curves(path: Path) -> tuple[dict[str, dict[int, float]], str]:
     """The validation points by field, and what could not be read.
 
     A step written twice (before and after an interruption) keeps the later. A damaged last line is normal: the run is
-    still going on, or was cut off.
+    still running, or was cut off.
     """
     if not os.path.lexists(path):
         return {}, ""

@@ -25,9 +25,9 @@ from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.report import Report, write_report
 from transformer_jax.sweeps.results import read_sweep
 from transformer_jax.sweeps.reuse import finished_runs, reuse
+from transformer_jax.sweeps.wording import count
 from transformer_jax.tasks import task_of
 from transformer_jax.tasks.task import measured_names
-from transformer_jax.sweeps.wording import count
 
 Say = Callable[[str], None]
 
@@ -156,7 +156,7 @@ def _check_directory(run: Planned) -> None:
 
 
 def _reuse(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, started: bool = False) -> None:
-    """Uses finished runs of `sweeps` for open ones that are the same experiment, with `started` also where these were."""
+    """Uses finished runs of `sweeps` for open ones that are the same experiment, with `started` also for started ones."""
     known = finished_runs(sweeps)
     for run in runs:
         wanted = run.is_open and (started or not run.was_started)

@@ -55,9 +55,8 @@ class Task:
 
     def only(self, indices: Sequence[int]) -> "Task":
         """The task with those of its runs."""
-        return dataclasses.replace(
-            self, configs=[self.configs[k] for k in indices], workdirs=[self.workdirs[k] for k in indices]
-        )
+        configs, workdirs = [self.configs[k] for k in indices], [self.workdirs[k] for k in indices]
+        return dataclasses.replace(self, configs=configs, workdirs=workdirs, lanes=min(self.lanes, len(indices)))
 
 
 def write_task(directory: Path, task: Task) -> Path:

@@ -68,9 +68,9 @@ STRATEGIES: dict[str, Callable[..., tuple[int, Strategy]]] = {"beam": _beam, "gr
 def write(config: Config, model: Model, params: Params, batch: Batch, num_results: int = 1) -> NBest:
     """The `num_results` best outputs for every example of the batch.
 
-    An output may be `decode.max_extra_length` tokens longer than the "inputs" of its example, both with EOS. Where these
-    hold no word, nothing is written: a model has seen no such sentence in training, and would make one up. "example" of
-    the batch is the place of each in its split, on which samples depend; without it, that in the batch.
+    An output may be `decode.max_extra_length` tokens longer than the "inputs" of its example, both with EOS. Where
+    these hold no word, nothing is written: a model has seen no such sentence in training, and would make one up.
+    "example" of the batch is the place of each in its split, on which samples depend; without it, that in the batch.
     """
     width, strategy = resolve(STRATEGIES, config.decode.strategy, "decode.strategy")(config, num_results)
     lengths_B = jnp.sum(batch["inputs"] != PAD, axis=-1)
