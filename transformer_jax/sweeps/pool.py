@@ -26,7 +26,7 @@ def run_tasks(
     environment: Mapping[str, str],
     say: Say,
 ) -> None:
-    """Runs the tasks, `workers` at a time. A run whose process dies is marked as failed, and those after it are trained.
+    """Runs the tasks, `workers` at a time. A run whose process dies is marked as failed; those after it are trained.
 
     Args:
       directory: where the tasks are written for the processes.

@@ -156,7 +156,7 @@ def _check_directory(run: Planned) -> None:
 
 
 def _reuse(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, started: bool = False) -> None:
-    """Uses finished runs of `sweeps` for open ones that are the same experiment, with `started` also for started ones."""
+    """Uses finished runs of `sweeps` for open ones that are the same experiment; `started`: also for started ones."""
     known = finished_runs(sweeps)
     for run in runs:
         wanted = run.is_open and (started or not run.was_started)
