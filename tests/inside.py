@@ -4,7 +4,6 @@ All other tests ask for parameters, logits and texts. Where the inside is rebuil
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 

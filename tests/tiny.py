@@ -15,15 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import FIELDS, Config, freeze
-
 from transformer_jax.errors import UserError
 from transformer_jax.models import build
+from transformer_jax.models.build import build_model
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.positions import POSITIONS
 from transformer_jax.models.projections import PROJECTIONS
 from transformer_jax.models.scales import SCALES
 from transformer_jax.models.scores import SCORES
 from transformer_jax.models.weights import WEIGHTS
+from transformer_jax.tasks import task_of
 from transformer_jax.vocabulary import BOS, EOS, PAD
 
 SIZES = {
@@ -105,7 +106,13 @@ def batch(seed: int = 0, rows: int = 4) -> dict[str, np.ndarray]:
 def logits(config: Config, params: Any, batch: Mapping[str, Any], key: jax.Array | None = None) -> np.ndarray:
     """Teacher-forced logits, not compiled."""
     with jax.disable_jit():
-        return np.asarray(teacher_forced_logits(config, params, jax.tree.map(jnp.asarray, dict(batch)), key))
+        return np.asarray(build_model(config.model).apply(params, jax.tree.map(jnp.asarray, dict(batch)), key))
+
+
+def totals(config: Config, params: Any, batch: Mapping[str, Any], key: jax.Array | None = None) -> dict[str, Any]:
+    """Name -> sum and count over the batch of all that the task measures; for jit and grad."""
+    measured = task_of(config).measure(config, build_model(config.model, config.train.remat), params, batch, key)
+    return {name: (jnp.sum(sums), jnp.sum(counts)) for name, (sums, counts) in measured.items()}
 
 
 def accepted(config: Config) -> bool:

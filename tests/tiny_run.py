@@ -17,14 +17,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from transformer_jax.program import Program, state_template
+from transformer_jax.run_directory import CHECKPOINTS, METRICS, read_config
 
 from transformer_jax import saved_run
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import Config, flatten, freeze, to_dict
 from transformer_jax.run.interruption import Interruption
-from transformer_jax.program import Program, state_template
-from transformer_jax.run.train import train_lanes
-from transformer_jax.run_directory import CHECKPOINTS, METRICS, read_config
 
 # Dropout is on (the default); two length classes; saves neither where the log has lines nor where it is evaluated.
 VALUES: dict[str, Any] = {

@@ -2,8 +2,8 @@ import pytest
 import sacrebleu
 
 from transformer_jax.errors import UserError
-from transformer_jax.tasks.text_metrics import METRICS, bleu, chrf, exact_match, tokenised_bleu
 from transformer_jax.registry import resolve
+from transformer_jax.tasks.text_metrics import METRICS, bleu, chrf, exact_match, tokenised_bleu
 
 HYPOTHESES = ["The cat sat on the mat.", "it's raining, isn't it?", "An old man walks down the street."]
 REFERENCES = ["The cat sat on a mat.", "It's raining today, isn't it?", "An old man walks down the street."]

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from transformer_jax.models.positions import POSITIONS
-from transformer_jax.training.objective import shift_right
+from transformer_jax.models.tokens import shift_right, tokens_of
 
 COVERING = pytest.mark.parametrize("overrides", tiny.covering(), ids=tiny.name)
 
@@ -22,7 +22,7 @@ def influence(config, params, batch, t):
     rows, T = batch["targets"].shape
     S, D = batch["inputs"].shape[1], config.model.d_model
     weights_C = jnp.asarray(np.random.default_rng(5).normal(size=config.model.vocab_size), jnp.float32)
-    decoder_inputs = jnp.where(batch["targets"] == 0, 0, shift_right(batch["targets"], jnp.arange(T)[None]))
+    decoder_inputs = shift_right(tokens_of(batch, "targets")).ids
 
     def combination(source_BSD, target_BTD, params):
         with inside.added_to_embeddings(source_BSD, target_BTD):

@@ -85,19 +85,19 @@ def initial(items=()):
 def test_projections_start_xavier_uniform_as_one_matrix():
     bound = np.sqrt(6 / (32 + 32))
     for name in ("query", "key", "value", "out"):
-        kernel = initial()["encoder_layers"]["self_attention"][name]["kernel"]
+        kernel = initial()["encoder"]["layers"]["self_attention"][name]["kernel"]
         assert np.abs(kernel).max() <= bound
         assert np.abs(kernel).max() > 0.99 * bound
         assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
     for name, (wide, narrow) in {"linear_1": (32, 48), "linear_2": (48, 32)}.items():
-        linear = initial()["encoder_layers"]["feed_forward"][name]
+        linear = initial()["encoder"]["layers"]["feed_forward"][name]
         assert linear["kernel"].shape[1:] == (wide, narrow)
         assert 0.99 < np.abs(linear["kernel"]).max() / np.sqrt(6 / (32 + 48)) <= 1
         assert np.all(linear["bias"] == 0)
 
 
 def test_layers_start_different():
-    kernel = initial()["encoder_layers"]["self_attention"]["query"]["kernel"]
+    kernel = initial()["encoder"]["layers"]["self_attention"]["query"]["kernel"]
     assert not np.allclose(kernel[0], kernel[1])
 
 

@@ -10,12 +10,12 @@ import pytest
 import scipy.stats
 import tiny
 
-from transformer_jax.models import build
 from transformer_jax.models.embedding import Embedding
 from transformer_jax.models.feed_forward import FEED_FORWARDS
-from transformer_jax.models.masks import DECODER_MASKS, segment_mask, segments_of
+from transformer_jax.models.masks import DECODER_MASKS, segment_mask
 from transformer_jax.models.regularisation import Dropout
 from transformer_jax.models.residual import NORMS, RESIDUALS, AddNorm, left_out
+from transformer_jax.models.tokens import tokens_of
 from transformer_jax.vocabulary import PAD
 
 B, T, D, F = 2, 3, 6, 10
@@ -114,7 +114,7 @@ def test_a_sublayer_that_is_left_out_leaves_the_stream_as_it_is_and_has_no_param
 
 def test_pre_norm_normalises_the_output_of_each_stack():
     pre, post = (set(tiny.shapes(tiny.config({"model.residual": r}))) for r in ("pre_norm", "post_norm"))
-    added = {f"['{stack}_norm']['{name}']" for stack in ("encoder", "decoder") for name in ("scale", "bias")}
+    added = {f"['{stack}']['norm']['{name}']" for stack in ("encoder", "decoder") for name in ("scale", "bias")}
     assert pre - post == added
     assert post <= pre
 
@@ -171,7 +171,7 @@ def test_dropout_keeps_the_mean(rate):
 
 def test_masks():
     tokens = np.int32([[5, 6, 0], [0, 0, 0]])
-    segments = segments_of(tokens, PAD)
+    segments = tokens_of({"inputs": tokens}, "inputs").segments
     np.testing.assert_array_equal(segments, [[1, 1, 0], [0, 0, 0]])
     mask = segment_mask(np.int32([[1, 1, 2, 0]]), np.int32([[1, 2, 2, 0]]))
     expected = [[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
@@ -179,4 +179,4 @@ def test_masks():
     positions = np.arange(3)[None]
     np.testing.assert_array_equal(DECODER_MASKS["causal"](positions, positions)[0, 0], np.tri(3, dtype=bool))
     assert np.all(DECODER_MASKS["none"](positions, positions))
-    assert build.PAD_ID == PAD
+    assert PAD == 0

@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import tiny
 
 from transformer_jax.config import freeze
-from transformer_jax.models import build
+from transformer_jax.models.build import build_model
 from transformer_jax.parallel.layout import JitLayout, PmapLayout, make_layout
-from transformer_jax.training import objective
-from transformer_jax.training.objective import smoothed_cross_entropy, teacher_forced_logits
+from transformer_jax.tasks import TASKS
 from transformer_jax.training.optimizer import build_optimizer
 from transformer_jax.training.state import Lane, TrainState
 from transformer_jax.training.step import build_steps
 
 STEPS = 10
+TRANSLATION = TASKS["translation"]
 SGD = {"optimizer.name": "sgd", "optimizer.schedule": "constant", "optimizer.learning_rate": 0.5}
 CONFIG = tiny.config({"model.num_decoder_layers": 1, **SGD})
 LAYOUTS = {"jit_1": lambda: JitLayout(1), "jit_8": lambda: JitLayout(8), "pmap_8": lambda: PmapLayout(8)}
@@ -50,82 +50,102 @@ def state_of(params, config):
     )
 
 
-def trained(layout, dropout_rate):
+def alone(tree):
+    """The tree of a lane alone, with its axis of lanes."""
+    return jax.tree.map(lambda a: np.asarray(a)[None], tree)
+
+
+def lane(dropout_rate):
     """The rate is an argument of the program, so that one program serves both."""
-    lane = Lane(np.int32(0), {"model.dropout_rate": np.float32(dropout_rate)})
-    step = layout.compile_steps(functools.partial(build_steps, CONFIG, 1), 1)
-    state = layout.put(state_of(jax.device_get(tiny.params(CONFIG)), CONFIG))
-    found = {"loss": [], "count": [], "params": [layout.get(state).params]}
+    return alone(Lane(np.int32(0), {"model.dropout_rate": np.float32(dropout_rate)}))
+
+
+def started(layout):
+    return layout.put(alone(jax.device_get(state_of(tiny.params(CONFIG), CONFIG))))
+
+
+def flat(state):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+
+
+def trained(layout, dropout_rate):
+    """Ten steps, one in a call."""
+    step = layout.compile_steps(functools.partial(build_steps, CONFIG, 1))
+    state = started(layout)
+    found = {"loss": [], "count": [], "params": [flat(layout.get(state))]}
     for t in range(STEPS):
-        state, sums = step(state, batch_at(t), lane, 1)
-        for name, value in zip(("loss", "count"), jax.device_get(sums["loss"]), strict=True):
-            found[name].append(value)
-        found["params"].append(layout.get(state).params)
-    found["params"] = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(p)]) for p in found["params"]]
+        batches = {name: rows[None, None] for name, rows in batch_at(t).items()}
+        state, totals = step(state, batches, lane(dropout_rate), 1)
+        for name, value in zip(("loss", "count"), jax.device_get(totals["loss"]), strict=True):
+            found[name].append(value[0, 0])
+        found["params"].append(flat(layout.get(state)))
     return {name: np.stack(values) for name, values in found.items()}
 
 
 def dispatched(layout):
     """Losses of the same steps, up to four in a call; what lies behind those that are asked for must not matter."""
-    lane, losses = Lane(np.int32(0), {"model.dropout_rate": np.float32(0.0)}), []
-    steps = layout.compile_steps(functools.partial(build_steps, CONFIG, 4), 4)
-    state = layout.put(state_of(jax.device_get(tiny.params(CONFIG)), CONFIG))
+    losses, state = [], started(layout)
+    steps = layout.compile_steps(functools.partial(build_steps, CONFIG, 4))
     for start in range(0, STEPS, 4):
         batches = [batch_at(start + k) for k in range(4)]
-        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
-        state, sums = steps(state, stacked, lane, min(4, STEPS - start))
-        losses += list(jax.device_get(sums["loss"][0]))
-    params = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(layout.get(state).params)])
-    return {"loss": np.asarray(losses[:STEPS]), "params": params}
+        stacked = {name: np.stack([batch[name] for batch in batches])[None] for name in batches[0]}
+        state, totals = steps(state, stacked, lane(0.0), min(4, STEPS - start))
+        losses += list(jax.device_get(totals["loss"][0])[0])
+    return {"loss": np.asarray(losses[:STEPS]), "params": flat(layout.get(state))}
+
+
+class Noise:
+    """Sums over the devices of a number that each draws from its key of the step, and of its square."""
+
+    def measure(self, config, model, params, batch, key):
+        noise = jax.random.normal(key)[None] + 0 * params["w"][:1]
+        return {"loss": (noise, jnp.ones(1)), "square": (noise**2, jnp.ones(1))}
 
 
 def noise_of(layout):
-    """Sums over the devices of a number that each draws from its key of the step, and of its square."""
-
-    def build(reduce, key_of_part):
-        def step(state, batch, lane, count):
-            noise = jax.random.normal(key_of_part(jax.random.key(lane)))
-            return state, reduce((noise, noise**2))
-
-        return step
-
-    step = layout.compile_steps(build, 1)
-    return np.asarray(step(layout.put(np.zeros(3)), {"x": np.zeros((16, 1))}, np.int32(0), 1)[1])
+    TASKS["translation"] = Noise()
+    config = freeze(SGD)
+    step = layout.compile_steps(functools.partial(build_steps, config, 1))
+    state = layout.put(alone(jax.device_get(state_of({"w": jnp.zeros(3)}, config))))
+    batches = {"x": np.zeros((1, 1, 16, 1), np.float32)}
+    _, totals = step(state, batches, alone(Lane(np.int32(0), {})), 1)
+    TASKS["translation"] = TRANSLATION
+    return np.asarray([np.asarray(totals[name][0])[0, 0] for name in ("loss", "square")])
 
 
 def rows_of(layout):
     """The nll of every row, as the evaluation has it computed."""
 
     def nll(params, batch):
-        logits = teacher_forced_logits(CONFIG, params, batch, None)
-        _, nll = smoothed_cross_entropy(logits, batch["targets"], 0.0)
-        return {"nll": jnp.sum(nll * (batch["targets"] != build.PAD_ID), axis=-1)}
+        measured = TRANSLATION.measure(CONFIG, build_model(CONFIG.model), params, batch, None)
+        return {"nll": measured["nll"][0]}
 
-    params = layout.put(jax.device_get(tiny.params(CONFIG)))
-    return layout.compile_rows(nll)(params, batch_at(0))["nll"]
+    params = layout.put(alone(jax.device_get(tiny.params(CONFIG))))
+    (rows,) = layout.compile_rows(nll)(params, batch_at(0))["nll"]
+    return rows
 
 
-def population(lanes, parallel):
-    """Of a linear objective: where each lane ends, what the rows are, and over how many devices its state lies."""
+class Linear:
+    """A sum of squares, and a pull that each step draws."""
+
+    def measure(self, config, model, params, batch, key):
+        pull = jax.random.normal(key, params["w"].shape) @ params["w"] / len(batch["x"])
+        return {"loss": (jnp.sum((batch["x"] - params["w"]) ** 2, axis=-1) + pull, jnp.ones(len(batch["x"])))}
+
+
+def lanes_on(lanes, parallel):
+    """Of a linear task: where each lane ends, what the rows are, and over how many devices its state lies."""
+    TASKS["translation"] = Linear()
     config = freeze({**SGD, **parallel})
-
-    def linear(config):
-        def objective(params, batch, key):
-            pull = jax.random.normal(key, params["w"].shape)
-            return jnp.sum((batch["x"] - params["w"]) ** 2) + pull @ params["w"], jnp.float32(len(batch["x"])), {}
-
-        return objective
-
-    objective.OBJECTIVES["transformer"] = linear
     seeds, x = np.arange(lanes, dtype=np.int32), np.float32(np.random.default_rng(0).normal(size=(lanes, 8, 2)))
     layout = make_layout(config, lanes)
-    step = layout.compile_steps(functools.partial(build_steps, config, 1), 1)
-    state = jax.vmap(lambda w: state_of({"w": w}, config))(jnp.ones((lanes, 2)))
-    state = layout.put(jax.device_get(state))
+    step = layout.compile_steps(functools.partial(build_steps, config, 1))
+    state = layout.init(lambda lane: state_of({"w": jnp.ones(2)}, config), Lane(seeds, {}))
     for _ in range(3):
-        state, _ = step(state, {"x": x}, Lane(seeds, {}), 1)
+        state, _ = step(state, {"x": x[:, None]}, Lane(seeds, {}), 1)
     rows = layout.compile_rows(lambda params, batch: batch["x"] @ params["w"])(state.params, {"x": x[0]})
     shards = {str(shard.index) for shard in state.params["w"].addressable_shards}
+    TASKS["translation"] = TRANSLATION
     return {"params": layout.get(state).params["w"], "rows": rows, "shards": np.int32(len(shards))}
 
 
@@ -139,7 +159,7 @@ def main(file):
     results["noise"] = noise_of(PmapLayout(8))
     for lanes in (3, 8):
         for devices in (1, 8):
-            found = population(lanes, {"parallel.data": devices})
+            found = lanes_on(lanes, {"parallel.data": devices})
             results |= {f"lanes_{lanes}/{devices}/{key}": value for key, value in found.items()}
     results["devices"] = np.int32(make_layout(freeze({})).devices)
     results["devices_of_four_rows"] = np.int32(make_layout(freeze({"data.batch_multiple": 4})).devices)

@@ -96,8 +96,9 @@ def test_strategies():
 @pytest.mark.parametrize(
     ("overrides", "lanes", "words"),
     [
-        ({"parallel.data": 4096}, None, ["parallel.data = 4096", "devices"]),
-        ({"parallel.strategy": "pmap", "train.deterministic": True}, None, ["train.deterministic", "'jit'"]),
+        ({"parallel.data": 4096}, 1, ["parallel.data = 4096", "devices"]),
+        ({"parallel.strategy": "pmap", "train.deterministic": True}, 1, ["train.deterministic", "'jit'"]),
+        ({"parallel.strategy": "pmap"}, 2, ["'pmap'", "lanes need 'jit'"]),
     ],
 )
 def test_what_cannot_be_is_refused(overrides, lanes, words):

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
+from transformer_jax.program import Program, state_template
+from transformer_jax.run_directory import in_use, locked, read_config
 
 from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.run.interruption import Interruption
-from transformer_jax.program import Program, state_template
-from transformer_jax.run.train import train_lanes
-from transformer_jax.run_directory import in_use, locked, read_config
 from transformer_jax.run.saved import load_params
 from transformer_jax.sweeps.analysis import analyse
 from transformer_jax.sweeps.results import read_sweep

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from transformer_jax.program import Program
 
 from transformer_jax.run.interruption import Interruption, stop_requested
-from transformer_jax.program import Program
 
 
 def train_with_stops(monkeypatch, workdir: Path, stops: list[int], seeds=(0,), program: Program | None = None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.config import freeze
-from transformer_jax.training import objective
+from transformer_jax.tasks import TASKS
 from transformer_jax.training.optimizer import build_optimizer
 from transformer_jax.training.state import Lane, TrainState
 from transformer_jax.training.step import build_step
@@ -15,19 +15,24 @@ SGD = {"optimizer.name": "sgd", "optimizer.schedule": "constant", "optimizer.lea
 LANE = Lane(np.int32(7), {})
 
 
-def linear(config):
-    """Loss sum w . sum of x, count of rows; `noise` is drawn from the key."""
+class Linear:
+    """The loss of an example is w . x; `noise` is drawn from the key."""
 
-    def objective(params, batch, key):
-        noise = jax.random.normal(key)
-        return params["w"] @ batch["x"].sum(0), jnp.float32(len(batch["x"])), {"noise": (noise, jnp.ones(()))}
+    def measure(self, config, model, params, batch, key):
+        noise = jax.random.normal(key)[None]
+        return {"loss": (batch["x"] @ params["w"], jnp.ones(len(batch["x"]))), "noise": (noise, jnp.ones(1))}
 
-    return objective
+
+class Steep:
+    """A finite loss with a gradient that is not."""
+
+    def measure(self, config, model, params, batch, key):
+        return {"loss": (jnp.sqrt(params["w"]), jnp.ones(2) / 2)}
 
 
 @pytest.fixture(autouse=True)
-def _linear_objective(monkeypatch):
-    monkeypatch.setitem(objective.OBJECTIVES, "transformer", linear)
+def _linear_task(monkeypatch):
+    monkeypatch.setitem(TASKS, "translation", Linear())
 
 
 def start(config, w=(1.0, 2.0)):
@@ -128,10 +133,7 @@ def test_skip_leaves_the_update_out_and_goes_on():
 def test_a_gradient_that_is_not_finite_counts_though_the_loss_is():
     config = freeze(SGD)
 
-    def steep(params, batch, key):
-        return jnp.sqrt(params["w"]).sum(), jnp.ones(()), {}
-
-    objective.OBJECTIVES["transformer"] = lambda config: steep  # the fixture puts the old one back
+    TASKS["translation"] = Steep()  # the fixture puts the old one back
     states, (measured,) = run(config, [GOOD], start(config, w=(0.0, 1.0)))
     assert np.isfinite(measured["loss"][0])
     assert not bool(states[1].alive)
@@ -180,13 +182,9 @@ def test_numbers_of_the_lane_stand_in_for_those_of_the_config():
 
 
 def test_parts_of_a_batch_on_two_devices_make_the_step_of_the_whole():
-    """`reduce` and `key_of_part` as a strategy gives them, over a named axis of vmap."""
+    """The axis of devices is one of vmap."""
     config = freeze(SGD)
-    step = build_step(
-        config,
-        lambda sums: jax.lax.psum(sums, "devices"),
-        lambda key: jax.random.fold_in(key, jax.lax.axis_index("devices")),
-    )
+    step = build_step(config, axis="devices")
     parts = {"x": jnp.float32([[[4, 0], [0, 0]], [[0, 2], [8, 0]]])}
     states, sums = jax.vmap(step, in_axes=(None, 0, None), axis_name="devices")(start(config), parts, LANE)
     expected, (measured,) = run(config, [batch(*parts["x"].reshape(4, 2))])

@@ -50,17 +50,17 @@ class NoNorm(nn.Module):
         return x
 
 
-def layer_norm(epsilon: float, dtype: Any, name: str | None = None) -> nn.Module:
+def layer_norm(epsilon: float = 1e-6, dtype: Any = None, name: str | None = None) -> nn.Module:
     """Ba et al. 2016, with scale and bias."""
     return nn.LayerNorm(epsilon, dtype, name=name)
 
 
-def rms_norm(epsilon: float, dtype: Any, name: str | None = None) -> nn.Module:
+def rms_norm(epsilon: float = 1e-6, dtype: Any = None, name: str | None = None) -> nn.Module:
     """x / rms(x) with a scale (Zhang and Sennrich 2019)."""
     return nn.RMSNorm(epsilon, dtype, name=name)
 
 
-def no_norm(epsilon: float, dtype: Any, name: str | None = None) -> nn.Module:
+def no_norm(epsilon: float = 1e-6, dtype: Any = None, name: str | None = None) -> nn.Module:
     """The identity."""
     return NoNorm(name=name)
 

@@ -5,7 +5,6 @@ of it the axis of lanes is always there, in front of every array of a state and 
 alone; behind it stands the axis of steps of a batch and of what is measured, and then that of examples.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -34,9 +33,9 @@ class Layout(Protocol):
         """The state that `make_state(lane)` makes of each lane, born where it will lie."""
 
     def compile_steps(self, build_steps: Function) -> Function:
-        """`build_steps(reduce, key_of_part)`, compiled: (state, batches, lanes, count) -> (state, measured).
+        """`build_steps()`, compiled: (state, batches, lanes, count) -> (state, measured). The state is donated.
 
-        The state is donated.
+        Where each device sees a part of a batch alone, the builder is told the name of the `axis` of devices.
         """
 
     def compile_rows(self, function: Function) -> Callable[[Tree, Tree], Tree]:
@@ -124,12 +123,8 @@ class PmapLayout:
         return self.put(jax.jit(over_lanes(make_state, 1, (0,)))(lanes))
 
     def compile_steps(self, build_steps: Function) -> Function:
-        steps = build_steps(
-            functools.partial(jax.lax.psum, axis_name=AXIS),
-            lambda key: jax.random.fold_in(key, jax.lax.axis_index(AXIS)),
-        )
         compiled = jax.pmap(
-            over_lanes(steps, 1, (0, 0, 0, None)),
+            over_lanes(build_steps(axis=AXIS), 1, (0, 0, 0, None)),
             AXIS,
             in_axes=(0, 0, None, None),
             out_axes=(0, None),

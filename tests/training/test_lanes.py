@@ -1,4 +1,4 @@
-"""The step of the whole model: repeatable, the same alone and as a lane of a population, and what it was yesterday."""
+"""The step of the whole model: repeatable, the same alone and as one of several lanes, and what it was yesterday."""
 
 import functools
 
@@ -11,8 +11,8 @@ import tiny_run
 
 from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
-from transformer_jax.program import TRACEABLE, Program
-from transformer_jax.training.objective import OBJECTIVES
+from transformer_jax.run.compile import compile_program
+from transformer_jax.run.resolve import traceable
 from transformer_jax.training.state import Lane, init_state
 from transformer_jax.training.step import build_step
 
@@ -27,7 +27,7 @@ CONFIG = tiny.config(
         "optimizer.warmup_steps": 30,
     }
 )
-BASE = {path: functools.reduce(getattr, path.split("."), CONFIG) for path in TRACEABLE}
+BASE = {path: functools.reduce(getattr, path.split("."), CONFIG) for path in traceable(CONFIG)}
 OTHER = {path: value / 2 + 0.05 for path, value in BASE.items()}
 SEEDS, NUMBERS = [3, 4, 5], [BASE, OTHER, BASE]
 """Of three lanes: one of the config's own numbers, one that differs in all, one that differs in the seed alone."""
@@ -52,7 +52,7 @@ def solo_step(numbers=()):
 
 
 @functools.cache
-def population_step():
+def step_of_lanes():
     return jax.jit(jax.vmap(build_step(CONFIG)))
 
 
@@ -79,7 +79,7 @@ def trained_together(planted_at=None, steps=STEPS):
         numbers = [dict(n) for n in NUMBERS]
         if t == planted_at:
             numbers[1]["model.attention.scale_value"] = np.nan
-        state, sums = population_step()(state, stacked([batch_at(s, t) for s in SEEDS]), lanes(numbers))
+        state, sums = step_of_lanes()(state, stacked([batch_at(s, t) for s in SEEDS]), lanes(numbers))
         losses.append(sums["loss"][0] / sums["loss"][1])
         states.append(jax.device_get(state))
     return np.asarray(losses), states
@@ -95,7 +95,7 @@ def test_all_lanes_start_as_they_start_alone():
     for lane, seed in enumerate(SEEDS):
         own = jax.tree.map(lambda a, lane=lane: a[lane], together)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(own), initial(seed))
-    kernels = np.asarray(together.params["encoder_layers"]["self_attention"]["query"]["kernel"])
+    kernels = np.asarray(together.params["encoder"]["layers"]["self_attention"]["query"]["kernel"])
     assert not np.allclose(kernels[0], kernels[1])
 
 
@@ -132,8 +132,8 @@ def test_a_lane_that_diverges_freezes_alone():
 def test_generators_whose_numbers_depend_on_the_batch_are_refused(generator):
     with jax.default_prng_impl(generator):
         with pytest.raises(UserError, match=f"Lanes need .* threefry2x32, but .* chose {generator}"):
-            Program(tiny_run.config(), lanes=2)
-        Program(tiny_run.config())
+            compile_program(tiny_run.config(), lanes=2)
+        compile_program(tiny_run.config())
 
 
 def test_the_step_is_pure():
@@ -152,7 +152,7 @@ def test_dropout_differs_between_steps_and_between_seeds_and_has_the_key_of_its_
     assert len({loss(0, 3), loss(1, 3), loss(2, 3), loss(0, 4)}) == 4
     key = jax.random.fold_in(jax.random.key(3), 2)
     with jax.disable_jit():
-        expected, _, _ = OBJECTIVES["transformer"](CONFIG)(state.params, jax.tree.map(jnp.asarray, batch), key)
+        expected, _ = tiny.totals(CONFIG, state.params, jax.tree.map(jnp.asarray, batch), key)["loss"]
     assert loss(2, 3) == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -162,7 +162,7 @@ GOLDEN = {
 }
 CHANGED = """The first steps of the tiny base model have changed: every run made before is another experiment now.
 If you did not mean to change the numbers, find out what did. If you did, put the numbers below into GOLDEN, raise the
-NUMERICS in run_directory.py, under which runs are reused, and say in the commit why results differ.
+NUMERICS in run/identity.py, under which runs are reused, and say in the commit why results differ.
 """
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from transformer_jax.training.objective import OBJECTIVES, shift_right, smoothed_cross_entropy
+from transformer_jax.models.tokens import Tokens, shift_right
+from transformer_jax.tasks.losses import smoothed_cross_entropy
 from transformer_jax.vocabulary import BOS, PAD
 
 RNG = np.random.default_rng(0)
@@ -27,30 +28,30 @@ def test_label_smoothing_spreads_the_mass_over_all_classes(smoothing):
 
 def test_the_decoder_is_fed_the_token_before_and_bos_at_the_start_of_each_sentence():
     targets, positions = np.int32([[5, 6, 3, 7, 3, 0]]), np.int32([[0, 1, 2, 0, 1, 0]])
-    assert shift_right(targets, positions).tolist() == [[BOS, 5, 6, BOS, 7, BOS]]
-    assert shift_right(targets, np.arange(6)[None]).tolist() == [[BOS, 5, 6, 3, 7, 3]]
+    packed, alone = np.int32([[1, 1, 1, 2, 2, 0]]), np.int32([[1, 1, 1, 1, 1, 0]])
+    assert shift_right(Tokens(targets, positions, packed)).ids.tolist() == [[BOS, 5, 6, BOS, 7, PAD]]
+    assert shift_right(Tokens(targets, np.arange(6)[None], alone)).ids.tolist() == [[BOS, 5, 6, 3, 7, PAD]]
 
 
 @functools.cache
 def compiled_sums(config):
-    """(params, batch) -> loss sum, count and sums of the metrics; gradient of the loss sum."""
-    objective = OBJECTIVES["transformer"](config)
+    """(params, batch) -> the gradient of the loss sum; sums and counts of all that is measured."""
 
     def sums(params, batch):
-        loss, count, measured = objective(params, batch, None)
-        return loss, (loss, count, measured)
+        totals = tiny.totals(config, params, batch)
+        return totals["loss"][0], totals
 
     return jax.jit(jax.grad(sums, has_aux=True))
 
 
 def test_halves_of_a_batch_add_up_to_the_whole():
-    """Of a batch with rows of unlike length; empty rows fill up the halves."""
+    """The examples of the batch are of unlike length; empty ones fill up the halves."""
     config = tiny.config()
     params, whole = tiny.params(config), tiny.batch()
     first = np.arange(4)[:, None] < 1
     halves = [{side: np.where(own, tokens, PAD) for side, tokens in whole.items()} for own in (first, ~first)]
     *parts, expected = [compiled_sums(config)(params, batch) for batch in (*halves, whole)]
-    counts = [int(count) for _, (_, count, _) in (*parts, expected)]
+    counts = [int(totals["loss"][1]) for _, totals in (*parts, expected)]
     assert counts[0] != counts[1]
     assert counts[2] == (whole["targets"] != PAD).sum()
     added = jax.tree.map(jnp.add, *parts)
@@ -62,7 +63,8 @@ def test_the_sums_are_those_of_the_logits():
     config = tiny.config()
     params, batch = tiny.params(config), tiny.batch()
     with jax.disable_jit():
-        total, count, measured = OBJECTIVES["transformer"](config)(params, jax.tree.map(jnp.asarray, batch), None)
+        measured = tiny.totals(config, params, jax.tree.map(jnp.asarray, batch))
+    total, count = measured["loss"]
     logits, targets = tiny.logits(config, params, batch), batch["targets"]
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     real = targets != PAD
