@@ -20,6 +20,7 @@ from transformer_jax.compilation import use_cpus, use_persistent_cache
 from transformer_jax.config import Config, with_values
 from transformer_jax.evaluation.evaluator import Trained
 from transformer_jax.interruption import Interruption, stop_requested
+from transformer_jax.processes import of_this_code
 from transformer_jax.program import Program
 from transformer_jax.strict_json import to_json
 from transformer_jax.sweeps.worker import Task, lines_of_parent, read_task, write_task
@@ -155,7 +156,7 @@ def calibrate(
             stdin=subprocess.PIPE,  # ends with this process, and the other with it
             stdout=output,
             stderr=errors,
-            env=environment,
+            env=of_this_code(environment),
             start_new_session=True,
         )
         while process.poll() is None and not stop and time.monotonic() - begun < MOST_SECONDS:
