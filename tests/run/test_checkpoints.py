@@ -25,6 +25,8 @@ from transformer_jax.run import train
 from transformer_jax.run_directory import read_config
 from transformer_jax.saved_run import evaluate_run, load_params
 
+pytestmark = pytest.mark.newest
+
 TEMPLATE = {"a": np.zeros((2, 3), np.float32), "b": {"c": np.zeros((), np.int32)}}
 
 

@@ -16,6 +16,8 @@ from transformer_jax.export import export
 from transformer_jax.run_directory import read_config
 from transformer_jax.saved_run import load_params
 
+pytestmark = pytest.mark.newest
+
 
 @pytest.mark.parametrize("checkpoint", ["last", "16", None])
 def test_all_parameters_are_in_the_file_with_their_config(tmp_path, checkpoint):

@@ -15,6 +15,8 @@ import tiny_run
 from transformer_jax.interruption import Interruption, stop_requested
 from transformer_jax.program import Program
 
+pytestmark = pytest.mark.newest
+
 
 def train_with_stops(monkeypatch, workdir: Path, stops: list[int], seeds=(0,), program: Program | None = None) -> None:
     program = program or tiny_run.program()
