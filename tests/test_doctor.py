@@ -1,11 +1,16 @@
 """Whether the device is deterministic: the same job twice, compared bit for bit."""
 
 import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
 
 import jax
 import pytest
 
 from transformer_jax import doctor
+
+ROOT = Path(__file__).parent.parent
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *runs: tuple[str, float]) -> None:
@@ -30,6 +35,15 @@ def test_a_version_that_is_newer_than_what_was_tried_is_said_to_be(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "NEWEST_TRIED", {"jax": real("jax")})
     assert doctor.diagnose()["not tried yet"] == "none of these versions"
+
+
+def test_the_readme_names_what_was_tried():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    tried = doctor.NEWEST_TRIED
+    assert f"under Python {tried['python']} with JAX {tried['jax']} and NumPy {tried['numpy']};" in readme
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (oldest,) = re.findall(r"'jax>=(\d+\.\d+)\.\d+'", str(project["dependencies"]))
+    assert f"under Python {project['requires-python'].removeprefix('>=')} with JAX {oldest} and" in readme
 
 
 def test_a_device_that_is_not_deterministic_is_said_to_be_so_with_the_cost_of_the_switch(monkeypatch):
