@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+LOWEST = float(jnp.finfo(jnp.float32).min)
+
 
 def softmax(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
     """exp(l_s) / sum_s exp(l_s) over the allowed keys (Eq. 1)."""
@@ -18,9 +20,11 @@ def sigmoid(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
 
 def sparsemax(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
     """The Euclidean projection of the logits onto the simplex (Martins and Astudillo 2016, Algorithm 1)."""
+    # Only differences count, and those that are larger than 1 do not: near 0 logits of any size keep their precision.
     # Masked keys lie far below the threshold but stay finite: their gradient is an exact 0, not a NaN.
-    floor = jnp.max(jnp.where(mask_BHTS, logits_BHTS, -jnp.inf), axis=-1, keepdims=True, initial=-1e30) - 2.0
-    masked = jnp.where(mask_BHTS, jnp.maximum(logits_BHTS, floor), floor)
+    largest = jnp.max(jnp.where(mask_BHTS, logits_BHTS, -jnp.inf), axis=-1, keepdims=True, initial=LOWEST)
+    below = logits_BHTS - jax.lax.stop_gradient(largest)
+    masked = jnp.where(mask_BHTS, jnp.maximum(below, -2.0), -2.0)
     descending = -jnp.sort(-masked, axis=-1)
     rank = jnp.arange(1, masked.shape[-1] + 1)
     in_support = 1 + rank * descending > jnp.cumsum(descending, axis=-1)
