@@ -1,14 +1,17 @@
 """Metrics of text by sacreBLEU (Post 2018, "A Call for Clarity in Reporting BLEU Scores"), with its signature.
 
-Hypotheses and references are lines of plain text, one reference per hypothesis, in the same order.
+Hypotheses and references are lines of plain text, one reference per hypothesis, in the same order. Blanks before and
+after a line do not count, and a line break within it counts as a blank: text scores as the file that it is written to.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sacrebleu.metrics import BLEU, CHRF
 
 from transformer_jax.errors import UserError
+from transformer_jax.run_directory import one_line
 
 BLEU_TOKENIZERS = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab")
 """Tokenizers of sacreBLEU that need no download; the two mecab ones need its extras."""
@@ -71,8 +74,8 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], *, word_order: in
 
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    """The fraction of lines, in 0..1, that equal their reference character by character."""
-    _check_lines("exact_match", hypotheses, references)
+    """The fraction of lines, in 0..1, that equal their reference character by character, outer blanks aside."""
+    hypotheses, references = _as_lines("exact_match", hypotheses, references)
     equal = sum(hypothesis == reference for hypothesis, reference in zip(hypotheses, references, strict=True))
     return Score("exact_match", equal / len(references), "")
 
@@ -87,12 +90,18 @@ METRICS: dict[str, Callable[..., Score]] = {
 
 
 def _corpus_score(name: str, metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    _check_lines(name, hypotheses, references)
-    score = metric.corpus_score(list(hypotheses), [list(references)]).score
-    return Score(name, float(score), str(metric.get_signature()))
+    hypotheses, references = _as_lines(name, hypotheses, references)
+    score = metric.corpus_score(hypotheses, [references]).score
+    return Score(name, whole_hundred(score), str(metric.get_signature()))
 
 
-def _check_lines(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> None:
+def whole_hundred(score: float) -> float:
+    """The score, and exactly 100 where only rounding keeps it from that."""
+    return 100.0 if math.isclose(score, 100.0, rel_tol=1e-12) else float(score)
+
+
+def _as_lines(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Both sides as a file would hold them; UserError where they do not fit together."""
     if len(hypotheses) != len(references):
         raise UserError(
             f"{name}: {len(hypotheses)} hypotheses but {len(references)} references; line n of one belongs to line n "
@@ -100,3 +109,5 @@ def _check_lines(name: str, hypotheses: Sequence[str], references: Sequence[str]
         )
     if not references:
         raise UserError(f"{name}: nothing to score; the hypotheses and references are empty.")
+    as_read = [[one_line(text).strip() for text in side] for side in (hypotheses, references)]
+    return as_read[0], as_read[1]

@@ -13,6 +13,7 @@ from sacrebleu.significance import PairedTest, Result
 
 from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
+from transformer_jax.evaluation.text_metrics import whole_hundred
 from transformer_jax.registry import parse_spec
 
 
@@ -64,8 +65,8 @@ def compare_sentences(
     # sacreBLEU counts samples beyond the observed difference with ">": none is, where every difference is zero.
     same = list(base) == list(system)
     return SentenceTest(
-        base=of_base.score or 0.0,
-        system=bootstrap.score or 0.0,
+        base=whole_hundred(of_base.score or 0.0),
+        system=whole_hundred(bootstrap.score or 0.0),
         bootstrap_p=1.0 if same or bootstrap.p_value is None else bootstrap.p_value,
         randomization_p=1.0 if same or randomization.p_value is None else randomization.p_value,
         bootstrap_signature=bootstrap_signature,
