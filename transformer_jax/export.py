@@ -5,13 +5,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from transformer_jax.config import to_dict
+from transformer_jax.errors import UserError
 from transformer_jax.files import write_atomically
-from transformer_jax.run_directory import RESULT, read_config, read_json
+from transformer_jax.run_directory import RESULT, is_run_directory, read_config, read_json
 from transformer_jax.saved_run import load_params
 from transformer_jax.strict_json import to_json
+
+SUFFIX = ".safetensors"
 
 
 def export(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[str, Any]:
@@ -27,8 +31,9 @@ def export(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[s
       "output", "checkpoint", and "tensors": name -> shape.
 
     Raises:
-      UserError: there is no such checkpoint, or it is damaged.
+      UserError: there is no such checkpoint, it is damaged, or `output` would replace something else.
     """
+    _check_output(output)
     config = read_config(workdir)
     choice = checkpoint or config.evaluate.checkpoint
     leaves = jax.tree_util.tree_leaves_with_path(load_params(workdir, choice))
@@ -41,3 +46,30 @@ def export(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[s
     write_atomically(output, save(tensors, metadata))
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     return {"output": str(output), "checkpoint": choice, "tensors": shapes}
+
+
+def _check_output(output: Path) -> None:
+    """Refuses what is there already, unless it is an export, and all that a run directory may come to hold."""
+    place = output.resolve()
+    for directory in place.parents:
+        if not is_run_directory(directory):
+            continue
+        if directory != place.parent or place.suffix != SUFFIX:
+            raise UserError(
+                f"--output={output}: {directory} is a run directory, which only its run writes; give a file outside of "
+                f"it, or one directly in it whose name ends in {SUFFIX}."
+            )
+    if output.is_dir():
+        raise UserError(f"--output={output}: is a directory; give the name of a file.")
+    if output.exists() and not _is_safetensors(output):
+        raise UserError(f"--output={output}: is there already and is no safetensors file; give another name.")
+
+
+def _is_safetensors(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, "np"):
+            return True
+    except (OSError, SafetensorError):
+        return False

@@ -85,6 +85,11 @@ def read_config(directory: Path) -> Config:
         raise UserError(f"{path}: holds no config (nested too deep).") from error
 
 
+def is_run_directory(directory: Path) -> bool:
+    """Whether it holds a run, finished or begun."""
+    return (directory / CONFIG).is_file() and any((directory / name).exists() for name in (DATA, METRICS, CHECKPOINTS))
+
+
 def _check_entries(directory: Path) -> None:
     """A run directory made by somebody else must not lead a writer out of itself, nor keep a reader waiting."""
     if found := find_irregular(directory.iterdir()):

@@ -15,7 +15,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import TEACHER_FORCED
 from transformer_jax.program import check_lanes, count_parameters, validate, with_vocabulary
 from transformer_jax.provenance import commit
-from transformer_jax.run_directory import ERROR, in_use, locked, read_json, run_key, write_json
+from transformer_jax.run_directory import ERROR, in_use, is_run_directory, locked, read_json, run_key, write_json
 from transformer_jax.sweeps.execution import Execution, choose_lanes, is_short
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
 from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks, representatives
@@ -64,6 +64,8 @@ def run_sweep(
             raise UserError(f"{option}={value}: there must be at least one.")
     if time_limit is not None and time_limit <= 0:
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
+    if is_run_directory(workdir):
+        raise UserError(f"{workdir}: holds a run, whose report would be overwritten. Give the sweep another --workdir.")
     for variant in variants:
         _validate(variant, scale)
     environment = dict(os.environ)
