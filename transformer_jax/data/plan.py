@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transformer_jax.config import DataConfig
+from transformer_jax.config import FIELDS, DataConfig
 from transformer_jax.data.dataset import EncodedSplit
 from transformer_jax.data.length_classes import LengthClass, batch_rows, choose_classes
 from transformer_jax.data.packing import pack
 from transformer_jax.data.ragged import Int32Array, Int64Array, Ragged
+from transformer_jax.errors import UserError
 
 Batch = dict[str, Int32Array]
 
@@ -131,9 +132,28 @@ class Plan:
 
 
 def make_plan(split: EncodedSplit, config: DataConfig) -> Plan:
-    """The training plan: pairs by length, or packed, as `data.batching` says."""
-    if config.batching == "packed":
-        return _packed(split, config)
+    """The training plan: pairs by length, or packed, as `data.batching` says.
+
+    Raises:
+      UserError: batches of `data.batch_multiple` rows are far more than the pairs, or than `data.tokens_per_batch`.
+    """
+    if config.batch_multiple > max(len(split), FIELDS["data.batch_multiple"].default):
+        raise UserError(
+            f"data.batch_multiple = {config.batch_multiple:,} is more than the {len(split):,} training pairs: the "
+            "rest of each batch would be empty. Set it lower."
+        )
+    plan = _packed(split, config) if config.batching == "packed" else _by_length(split, config)
+    fewest = config.batch_multiple * max(max(shape.source_width, shape.target_width) for shape in plan.shapes)
+    if fewest > config.tokens_per_batch:
+        raise UserError(
+            f"data.tokens_per_batch = {config.tokens_per_batch:,} is too few for the longest of the training data: "
+            f"data.batch_multiple = {config.batch_multiple:,} such rows are {fewest:,} tokens a side. Set it higher, "
+            "or data.batch_multiple or data.max_length lower."
+        )
+    return plan
+
+
+def _by_length(split: EncodedSplit, config: DataConfig) -> Plan:
     classes = choose_classes(
         split.inputs.lengths,
         split.targets.lengths,
