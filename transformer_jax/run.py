@@ -94,6 +94,8 @@ def train_group(
         stop = stack.enter_context(stop_requested())
         runs = [RunRecord(c, w, program, allow_config_change, say) for c, w in zip(sized, workdirs, strict=True)]
         say(_introduction(program))
+        for line in program.dataset.losses(program.config.data.max_length):
+            say(line)
         _fit(program, runs, stop, say)
         return _conclude(program, runs, stop, say)
 
@@ -325,6 +327,7 @@ def _conclude(program: Program, runs: list[RunRecord], stop: list[int], say: Say
                 "skipped": run.skipped,
                 "best_step": run.best_step,
                 "checkpoint": choice,
+                "data": program.dataset.summary(),
                 "metrics": only_finite({split: metrics[lane] for split, metrics in measured.items()}) if good else {},
                 "seconds": {"train": run.seconds, "evaluate": seconds, "total": run.seconds + seconds},
                 "executed": run.executions[-1],

@@ -1,8 +1,12 @@
 """A run directory, read again: its parameters, scores on a split or on files, translations."""
 
 import dataclasses
+import hashlib
+import itertools
+import os
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +23,57 @@ from transformer_jax.program import load_tokenizers, state_template, validate, w
 from transformer_jax.run_directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, read_config, read_json, write_lines
 from transformer_jax.training.state import Lane
 
+Say = Callable[[str], None]
 FIXED = ("model.", "optimizer.", "train.", "data.tokenizer", "data.joint_vocabulary")
 """Fields that training has settled."""
+LONGEST_NAME = 200
+"""Bytes of a source's name that the name of its predictions keeps: file systems allow 255 with what is added."""
+
+
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def load_params(workdir: Path, choice: str) -> Any:
     """Parameters of a run as it is evaluated, on the host: of the best or last checkpoint, of one step, or averaged.
 
+    Where training deletes a checkpoint between the choice and the end of reading, the choice is made again.
+
     Raises:
       UserError: there is no such checkpoint, or it is damaged.
     """
-    kind, number = parse_checkpoint(choice, "checkpoint")
     config = read_config(workdir)
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
-    steps = checkpoints.steps()
+    while True:
+        steps = checkpoints.steps()
+        try:
+            chosen = _choose(workdir, config, checkpoints, steps, choice)
+            params = [checkpoints.restore(state_template(config), step)[0].evaluated for step in chosen]
+        except Exception:  # whatever a reader says of a file that vanishes under it
+            if set(steps) <= set(checkpoints.steps()):
+                raise
+        else:
+            return params[0] if len(params) == 1 else average(params)
+
+
+def _choose(workdir: Path, config: Config, checkpoints: Checkpoints, steps: list[int], choice: str) -> list[int]:
+    """Which of the checkpoints at `steps` are meant."""
+    kind, number = parse_checkpoint(choice, "checkpoint")
     if not steps:
         raise UserError(f"{workdir}: has no checkpoint yet.")
     if kind == "best":
         best_step = checkpoints.progress(steps[-1]).get("best_step")
         if best_step is None:
             raise UserError(f"{workdir}: nothing was evaluated yet, so there is no best checkpoint.")
-        steps = [best_step]
-    elif kind == "step":
-        steps = [number]
-    elif kind == "average":
-        steps = [step for step in steps if is_scheduled(config.train, step)][-number:]
-        if len(steps) < number:
-            raise UserError(f"{workdir}: holds {len(steps)} checkpoints to average, fewer than {choice!r} needs.")
-    else:
-        steps = steps[-1:]
-    template = state_template(config)
-    params = [checkpoints.restore(template, step)[0].evaluated for step in steps]
-    return params[0] if len(params) == 1 else average(params)
+        return [best_step]
+    if kind == "step":
+        return [number]
+    if kind == "average":
+        averaged = [step for step in steps if is_scheduled(config.train, step)][-number:]
+        if len(averaged) < number:
+            raise UserError(f"{workdir}: holds {len(averaged)} checkpoints to average, fewer than {choice!r} needs.")
+        return averaged
+    return steps[-1:]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,29 +134,49 @@ def evaluate_run(
     source: Path | None = None,
     reference: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    say: Say = _to_standard_error,
 ) -> dict[str, Any]:
     """All metrics of a run on a split of its corpus, or on a source and a reference file, by the path training takes.
 
     Args:
       checkpoint: best, last, a step or average:N; None: what `evaluate.checkpoint` says.
       split: train, valid or test; of train, whose texts are not kept, only what needs no decoding.
+      say: is told how many pairs were cut or left out; "truncated" and "dropped" of the result hold the numbers.
 
     Raises:
       UserError: naming what is missing or does not fit.
     """
     run = open_run(workdir, overrides)
-    return _evaluate(run, checkpoint, *_pairs(run, split, source, reference, overrides or {}))
+    return _evaluate(run, checkpoint, _pairs(run, split, source, reference, overrides or {}, say))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    """What is evaluated: its name, its pairs, and how the names of its predictions begin."""
+
+    name: str
+    pairs: EncodedSplit
+    predictions: str
 
 
 def _pairs(
+    run: SavedRun, split: str, source: Path | None, reference: Path | None, overrides: Mapping[str, Any], say: Say
+) -> _Judged:
+    judged = _find_pairs(run, split, source, reference, overrides)
+    for line in judged.pairs.losses(judged.name, run.config.data.max_length):
+        say(line)
+    return judged
+
+
+def _find_pairs(
     run: SavedRun, split: str, source: Path | None, reference: Path | None, overrides: Mapping[str, Any]
-) -> tuple[str, EncodedSplit]:
-    """The name of what is evaluated, and its pairs."""
+) -> _Judged:
     if (source is None) != (reference is None):
         raise UserError("--source and --reference go together: the sentences and their translations.")
     if source is not None and reference is not None:
         text = read_parallel(source, reference)
-        return source.name, run.encode(text.sources, text.references)
+        name = os.fsencode(source.name).decode("utf-8", "replace")
+        return _Judged(name, run.encode(text.sources, text.references), _named_by_content(name, text.sources))
     dataset = make_dataset(run.config.data, run.tokenizers)
     moved = any(path.startswith("data.") and path != "data.directory" for path in overrides)
     if not moved and _recorded(run.workdir, "fingerprint") != dataset.fingerprint:
@@ -143,15 +186,31 @@ def _pairs(
         )
     if split not in dataset.splits:
         raise UserError(f"--split={split}: the corpus has {', '.join(dataset.splits)}.")
-    return split, dataset.splits[split]
+    pairs = dataset.splits[split]
+    return _Judged(split, pairs, _named_by_content(split, pairs.sources) if moved else split)
 
 
-def _evaluate(run: SavedRun, checkpoint: str | None, name: str, pairs: EncodedSplit) -> dict[str, Any]:
+def _named_by_content(name: str, sources: Sequence[str]) -> str:
+    """A name that no split of the run has, nor another text of the same name."""
+    kept = name.encode()[:LONGEST_NAME].decode("utf-8", "ignore")
+    digest = hashlib.sha256("\n".join(sources).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{kept}.{digest[:8]}"
+
+
+def _evaluate(run: SavedRun, checkpoint: str | None, judged: _Judged) -> dict[str, Any]:
     choice, trained = run.load(checkpoint)
+    pairs = judged.pairs
     metrics, texts = run.evaluator.measure(trained, pairs, decode=bool(pairs.references))
-    result = {"split": name, "checkpoint": choice, "truncated": pairs.truncated, "metrics": metrics[0]}
+    result = {
+        "split": judged.name,
+        "checkpoint": choice,
+        "pairs": len(pairs),
+        "dropped": pairs.dropped,
+        "truncated": pairs.truncated,
+        "metrics": metrics[0],
+    }
     if texts is not None:
-        path = run.workdir / PREDICTIONS / f"{name}.{choice.replace(':', '_')}.txt"
+        path = run.workdir / PREDICTIONS / f"{judged.predictions}.{choice.replace(':', '_')}.txt"
         write_lines(path, texts[0])
         result["predictions"] = str(path)
     return result
@@ -165,10 +224,11 @@ def watch_run(
     reference: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     poll_seconds: float = 10.0,
+    say: Say = _to_standard_error,
 ) -> Iterator[dict[str, Any]]:
     """Follows a training run: `evaluate_run` of each checkpoint as it appears, until the run has its result."""
     run = open_run(workdir, overrides)
-    name, pairs = _pairs(run, split, source, reference, overrides or {})
+    judged = _pairs(run, split, source, reference, overrides or {}, say)
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
     seen: set[int] = set()
     while True:
@@ -176,7 +236,7 @@ def watch_run(
         for step in [step for step in checkpoints.steps() if step not in seen]:
             seen.add(step)
             try:
-                yield _evaluate(run, str(step), name, pairs)
+                yield _evaluate(run, str(step), judged)
             except UserError:
                 if step in checkpoints.steps():  # else training has deleted it meanwhile
                     raise
@@ -192,23 +252,31 @@ def translate(
     checkpoint: str | None = None,
     num_results: int = 1,
     overrides: Mapping[str, Any] | None = None,
+    say: Say = _to_standard_error,
 ) -> list[list[tuple[str, float]]]:
     """For each source sentence up to `num_results` best translations, each with its score; of a blank one a blank.
 
     The score is the one that beam search ranks by: log-probability over length penalty. A source that is longer than
-    `data.max_length` is cut.
+    `data.max_length` is cut, and `say` is told which those are, counted from 1.
     """
     run = open_run(workdir, overrides)
     if num_results > 1 and run.config.decode.strategy != "beam":
         raise UserError(f"--nbest={num_results} needs decode.strategy = 'beam', not {run.config.decode.strategy!r}.")
     _, trained = run.load(checkpoint)
-    written = [number for number, source in enumerate(sources) if source.strip()]
-    found = [[("", 0.0)] for _ in sources]
-    if written:
-        pairs = run.encode([sources[number] for number in written], [""] * len(written))
-        for number, best in zip(written, run.evaluator.translate(trained, pairs, num_results), strict=True):
-            found[number] = best
-    return found
+    if not sources:
+        return []
+    pairs = run.encode(sources, [""] * len(sources))
+    if pairs.truncated:
+        lines = "line" if pairs.truncated == 1 else f"{pairs.truncated:,} lines"
+        limit = f"data.max_length = {run.config.data.max_length} tokens"
+        say(f"{lines} cut to {limit}, what lies beyond is not translated: {_ranges((pairs.cut + 1).tolist())}")
+    return run.evaluator.translate(trained, pairs, num_results)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers: "1-3, 7"."""
+    runs = [[n for _, n in run] for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def score_files(hypotheses: Path, references: Path, metrics: Sequence[str]) -> dict[str, Any]:

@@ -402,6 +402,43 @@ def test_average_is_the_mean_of_the_last_checkpoints():
     assert np.any(_leaf(found) != _leaf(load_params(run, "last")))
 
 
+@pytest.mark.parametrize("moment", ["find_damage", "_read_state"])
+@pytest.mark.parametrize(
+    ("choice", "again"), [("last", "16"), ("best", "16"), ("average:2", "average:2"), ("20", None)]
+)
+def test_what_training_deletes_while_it_is_read_is_chosen_again(tmp_path, monkeypatch, choice, again, moment):
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    assert checkpoints.progress(20)["best_step"] == 20
+    real, gone = getattr(checkpoint, moment), [20]
+
+    def look(*arguments):
+        found = real(*arguments)
+        if gone:
+            checkpoints.delete([gone.pop()])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, moment, look)
+        if again is None:
+            with pytest.raises(UserError, match=r"no checkpoint at step 20. There are: \[15, 16\]"):
+                load_params(workdir, choice)
+            return
+        found = load_params(workdir, choice)
+    assert gone == []
+    jax.tree.map(np.testing.assert_array_equal, found, load_params(workdir, again))
+    assert np.any(_leaf(found) != _leaf(load_params(tiny_run.finished(), choice)))
+
+
+def test_a_checkpoint_is_never_half_deleted(saved, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # as if it were killed before
+        saved.delete([1, 2])
+        assert saved.steps() == [3]
+    saved.cut_back(3)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000003"]
+
+
 def test_average_of_equal_trees_is_the_tree():
     np.testing.assert_array_equal(average([tree(3), tree(3), tree(3)])["a"], tree(3)["a"])
 

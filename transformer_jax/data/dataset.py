@@ -9,7 +9,7 @@ import numpy as np
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import TextSplit
 from transformer_jax.data.encoding import Sides, encode, encode_corpus, fingerprint
-from transformer_jax.data.ragged import Ragged
+from transformer_jax.data.ragged import Int64Array, Ragged
 from transformer_jax.data.sources import make_corpus, resolve_source
 from transformer_jax.data.tokenizers import TokenizerPair, resolve_tokenizer, train_tokenizers
 from transformer_jax.data.vocabulary import EOS
@@ -24,7 +24,7 @@ class EncodedSplit:
       inputs, targets: row i of each is pair i.
       sources, references: the untouched texts; empty for "train", whose texts nobody needs.
       dropped: pairs left out because a side was too long (only "train", and `data.over_long` "drop").
-      truncated: pairs of which a side was cut to `data.max_length`.
+      cut: int64[n], the pairs of which a side was cut to `data.max_length`.
     """
 
     inputs: Ragged
@@ -32,10 +32,27 @@ class EncodedSplit:
     sources: list[str]
     references: list[str]
     dropped: int = 0
-    truncated: int = 0
+    cut: Int64Array = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def truncated(self) -> int:
+        """How many pairs were cut."""
+        return len(self.cut)
+
+    def losses(self, name: str, max_length: int) -> list[str]:
+        """A sentence on the pairs that were left out, and one on those that were cut, where there are any."""
+        limit = f"data.max_length = {max_length} tokens"
+        said = []
+        if self.dropped:
+            of = f"{self.dropped:,} of {len(self) + self.dropped:,} pairs of {name}"
+            said.append(f"{of} left out: a side is longer than {limit}.")
+        if self.truncated:
+            of = f"{self.truncated:,} of {len(self):,} pairs of {name}"
+            said.append(f"{of} cut: a side is longer than {limit}, and what lies beyond is not seen.")
+        return said
 
     def first(self, count: int) -> "EncodedSplit":
         """The first pairs of it."""
@@ -61,6 +78,13 @@ class Dataset:
     fingerprint: str
     dropped_empty: int
 
+    def losses(self, max_length: int) -> list[str]:
+        """What of the corpus is not seen, a sentence each."""
+        said = [text for name, split in self.splits.items() for text in split.losses(name, max_length)]
+        if self.dropped_empty:
+            said.insert(0, f"{self.dropped_empty:,} pairs of train left out: a side is empty.")
+        return said
+
     def summary(self) -> dict[str, Any]:
         """Sizes for the log and for ``result.json``; tokens include EOS."""
         return {
@@ -85,6 +109,11 @@ def check(config: DataConfig) -> None:
     """Resolves the slots of `config` and refuses combinations that cannot work; reads no file and makes no array."""
     resolve_source(config).check(config)
     resolve_tokenizer(config)
+    if config.batch_multiple > config.tokens_per_batch:
+        raise UserError(
+            f"data.tokens_per_batch = {config.tokens_per_batch:,} is too few for data.batch_multiple = "
+            f"{config.batch_multiple:,} rows, even of one token each. Set it higher, or data.batch_multiple lower."
+        )
 
 
 def make_dataset(config: DataConfig, tokenizers: TokenizerPair | None = None) -> Dataset:
@@ -133,5 +162,5 @@ def _truncated(sides: Sides, text: TextSplit, max_length: int) -> EncodedSplit:
         targets.truncate(max_length, EOS),
         text.sources,
         text.references,
-        truncated=int(np.count_nonzero(np.maximum(inputs.lengths, targets.lengths) > max_length)),
+        cut=np.flatnonzero(np.maximum(inputs.lengths, targets.lengths) > max_length),
     )

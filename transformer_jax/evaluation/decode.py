@@ -22,7 +22,7 @@ def _beam(config: Config, num_results: int) -> tuple[int, Search]:
     """Section 6.1: beam search with length penalty."""
     beam_size = config.decode.beam_size
 
-    def search(logits_fn: LogitsFn, cache: Any, **call: Any) -> NBest:
+    def search(logits_fn: LogitsFn, cache: Any, rows_B: jax.Array | None, **call: Any) -> NBest:
         return beam_search(
             logits_fn, cache, beam_size=beam_size, alpha=config.decode.alpha, num_results=num_results, **call
         )
@@ -41,19 +41,20 @@ def _one(decoded: Any) -> NBest:
 
 def _greedy(config: Config, num_results: int) -> tuple[int, Search]:
     """The most probable token at each step."""
-    return 1, lambda logits_fn, cache, **call: _one(greedy(logits_fn, cache, **call))
+    return 1, lambda logits_fn, cache, rows_B, **call: _one(greedy(logits_fn, cache, **call))
 
 
 def _sample(config: Config, num_results: int, *, temperature: float = 1.0, top_k: int = 0) -> tuple[int, Search]:
-    """Tokens drawn from the model, the same for the same `seed`; `top_k` 0: among all."""
+    """Tokens drawn from the model, the same for the same `seed` and place in the split; `top_k` 0: among all."""
     if temperature <= 0 or top_k < 0:
         raise UserError(
             f"decode.strategy = {config.decode.strategy!r}: temperature must be above 0 and top_k at least 0."
         )
 
-    def search(logits_fn: LogitsFn, cache: Any, **call: Any) -> NBest:
+    def search(logits_fn: LogitsFn, cache: Any, rows_B: jax.Array | None, **call: Any) -> NBest:
         key = jax.random.key(config.seed)
-        return _one(sample(logits_fn, cache, key=key, temperature=temperature, top_k=top_k or None, **call))
+        options = {"temperature": temperature, "top_k": top_k or None, **call}
+        return _one(sample(logits_fn, cache, key=key, rows_B=rows_B, **options))
 
     return 1, search
 
@@ -65,7 +66,8 @@ def build_decode(config: Config, num_results: int = 1) -> Callable[[Any, Mapping
     """(params, batch) -> the `num_results` best outputs of every source of the batch.
 
     The output may be `decode.max_extra_length` tokens longer than its source, both with EOS; rows without a source stay
-    empty.
+    empty. "row" of the batch is the place of each source in its split, on which samples depend; without it, that in the
+    batch.
     """
     strategy = resolve(STRATEGIES, config.decode.strategy, "decode.strategy")
     width, search = strategy(config, num_results)
@@ -95,6 +97,7 @@ def build_decode(config: Config, num_results: int = 1) -> Callable[[Any, Mapping
         return search(
             logits_fn,
             start_cache(config.model, rows * width, max_length),
+            batch.get("row"),
             batch_size=rows,
             max_length=max_length,
             limits_B=jnp.where(lengths_B > 0, lengths_B + config.decode.max_extra_length, 0),

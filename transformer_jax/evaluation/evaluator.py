@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from transformer_jax.config import Config, with_values
-from transformer_jax.data import PAD, EncodedSplit, Tokenizer, evaluation_batches
+from transformer_jax.data import PAD, Batch, EncodedSplit, Tokenizer, evaluation_batches
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.decode import build_decode
 from transformer_jax.evaluation.text_metrics import METRICS
@@ -75,16 +75,17 @@ class Evaluator:
         return [_figures({name: values[lane] for name, values in rows.items()}) for lane in range(self._lanes or 1)]
 
     def decode(self, trained: Trained, split: EncodedSplit) -> list[list[str]]:
-        """The text that the model writes for each source of the split, in order; one list a lane."""
-        tokens_KN1T = self._rows(self._decode, trained, split)["tokens_BNT"]
+        """The text that the model writes for each source of the split, in order, for a blank one a blank; one list a
+        lane."""
+        tokens_KN1T = self._search(self._decode, trained, split)["tokens_BNT"]
         return [[self._tokenizer.decode(row.tolist()) for row in tokens_N1T[:, 0]] for tokens_N1T in tokens_KN1T]
 
     def translate(self, trained: Trained, split: EncodedSplit, num_results: int) -> list[list[tuple[str, float]]]:
         """For each source of the split, in order, the best texts and the scores they are ranked by; of a solo run.
 
-        Fewer than `num_results` where the search found fewer.
+        Fewer than `num_results` where the search found fewer; of a blank source one, a blank.
         """
-        found = self._rows(self._translate(num_results), trained, split)
+        found = self._search(self._translate(num_results), trained, split)
         text = self._tokenizer.decode
         return [
             [
@@ -101,12 +102,28 @@ class Evaluator:
 
         return self._layout.compile_rows(decode)
 
+    def _search(self, decode: Any, trained: Trained, split: EncodedSplit) -> dict[str, np.ndarray]:
+        """What `decode` finds for every source of the split. One without a word is no row to it, so nothing is written.
+
+        A model has seen no such sentence in training, and would make one up.
+        """
+        spoken = np.asarray([bool(source.strip()) for source in split.sources]) & (split.inputs.lengths > 1)
+
+        def search(trained: Trained, batch: Batch) -> Any:
+            inputs = np.where(spoken[batch["row"]][:, None], batch["inputs"], np.int32(PAD))
+            return decode(trained, {**batch, "inputs": inputs})
+
+        return self._rows(search, trained, split)
+
     def _rows(self, function: Any, trained: Trained, split: EncodedSplit) -> dict[str, np.ndarray]:
-        """What `function` says of every pair of the split, in order: [lanes, pairs, ...]."""
+        """What `function` says of every pair of the split, in order: [lanes, pairs, ...].
+
+        "row" of its batches is the index of each pair, -1 of an empty row.
+        """
         found: list[dict[str, np.ndarray]] = []
         order: list[np.ndarray] = []
         for indices, batch in evaluation_batches(split, self._config.data):
-            rows = function(trained, batch)
+            rows = function(trained, {**batch, "row": indices.astype(np.int32)})
             rows = rows if self._lanes else {name: values[None] for name, values in rows.items()}
             found.append({name: values[:, indices >= 0] for name, values in rows.items()})
             order.append(indices[indices >= 0])
