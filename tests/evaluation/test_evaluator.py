@@ -17,6 +17,7 @@ from transformer_jax.data import PAD, encode_pairs, evaluation_batches
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Trained, parse_checkpoint
 from transformer_jax.saved_run import evaluate_run, load_params, score_files, translate, watch_run
+from transformer_jax.sweeps.sentence_test import compare_files
 from transformer_jax.training.state import Lane
 
 LANE = Lane(np.int32(0), {})
@@ -133,6 +134,18 @@ def test_a_blank_source_has_a_blank_translation_by_both_doors(run, tmp_path):
     assert found["metrics"]["exact_match"] >= 1 / 5  # nothing, where nothing was to be written, is right
     scored = score_files(Path(found["predictions"]), tmp_path / "r", ["exact_match", "chrf"])
     assert scored == {name: found["metrics"][name] for name in scored}
+
+
+def test_what_a_model_found_no_word_for_is_scored_as_any_other(tmp_path):
+    for name, text in {"h": "\n \n", "r": "a b c d\ne f g h\n", "none": ""}.items():
+        (tmp_path / name).write_text(text)
+    assert score_files(tmp_path / "h", tmp_path / "r", ["chrf", "exact_match"])["chrf"] == 0.0
+    assert compare_files(tmp_path / "h", tmp_path / "r", tmp_path / "r", ["bleu"]).system == 100.0
+    for empty in ("none", "h"):
+        with pytest.raises(UserError, match="the file is empty"):
+            score_files(tmp_path / "r", tmp_path / empty, ["chrf"])
+    with pytest.raises(UserError, match="none: the file is empty"):
+        score_files(tmp_path / "none", tmp_path / "r", ["chrf"])
 
 
 def test_text_of_nothing_but_blanks_is_translated(run):

@@ -45,7 +45,7 @@ def compare_files(base: Path, system: Path, references: Path, metrics: Sequence[
     if len(chosen) != 1:
         raise UserError("--against compares by BLEU: name one of bleu and tokenised_bleu among the --metrics.")
     tokenize = "none" if chosen[0][0] == "tokenised_bleu" else str(chosen[0][1].get("tokenize", "13a"))
-    text, other = read_parallel(base, references), read_parallel(system, references)
+    text, other = (read_parallel(path, references, written=True) for path in (base, system))
     return compare_sentences(text.sources, other.sources, text.references, tokenize=tokenize)
 
 
