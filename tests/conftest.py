@@ -19,7 +19,9 @@ import pytest  # noqa: E402
 import tiny_run  # noqa: E402
 
 from transformer_jax.compilation import HURRY, known_flags  # noqa: E402
+from transformer_jax.processes import of_this_code  # noqa: E402
 
+os.environ.update(of_this_code(os.environ))
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = known_flags(HURRY)
 

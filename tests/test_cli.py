@@ -205,6 +205,26 @@ def test_translate_is_the_same_whatever_ends_the_lines(run, monkeypatch, capsys)
     assert first
 
 
+def test_what_is_cut_is_said_beside_the_output(run, tmp_path, monkeypatch, capsys):
+    long = b"0 1\n" + b"go on " * 500 + b"\n2 3\n"
+    (tmp_path / "s").write_bytes(long)
+    (tmp_path / "r").write_bytes(b"1 0\n1\n3 2\n")
+    for arguments in (("translate", f"--workdir={run}"), ("translate", f"--workdir={run}", "--json")):
+        standard_input(monkeypatch, long)
+        assert call(*arguments) == 0
+        output = capsys.readouterr()
+        assert output.err == "line cut to data.max_length = 16 tokens, what lies beyond is not translated: 2\n"
+        assert output.out.count("\n") == (1 if "--json" in arguments else 3)
+    assert (
+        call("evaluate", f"--workdir={run}", f"--source={tmp_path / 's'}", f"--reference={tmp_path / 'r'}", "--json")
+        == 0
+    )
+    output = capsys.readouterr()
+    found = strict_json(output.out)
+    assert (found["pairs"], found["truncated"], found["dropped"]) == (3, 1, 0)
+    assert output.err.startswith("1 of 3 pairs of s cut: a side is longer than data.max_length = 16 tokens")
+
+
 def test_translations_as_json_and_as_nbest(run, monkeypatch, capsys):
     standard_input(monkeypatch, b"0 1 2\n\n")
     assert call("translate", f"--workdir={run}", "--json") == 0

@@ -11,6 +11,8 @@ import pytest
 from transformer_jax import compilation
 from transformer_jax.compilation import HURRY, known_flags
 
+pytestmark = pytest.mark.newest
+
 KNOWN, UNKNOWN = HURRY[0], "--xla_no_such_flag=1"
 
 

@@ -1,9 +1,16 @@
 """Whether the device is deterministic: the same job twice, compared bit for bit."""
 
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
 import jax
 import pytest
 
 from transformer_jax import doctor
+
+ROOT = Path(__file__).parent.parent
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *runs: tuple[str, float]) -> None:
@@ -12,6 +19,31 @@ def answers(monkeypatch: pytest.MonkeyPatch, *runs: tuple[str, float]) -> None:
     monkeypatch.setattr(
         doctor, "_job_in_a_process", lambda deterministic: dict(zip(("hash", "step"), next(turn), strict=True))
     )
+
+
+def test_a_version_that_is_newer_than_what_was_tried_is_said_to_be(monkeypatch):
+    versions = {"jax": "0.13.1", "flax": "1.0", "optax": "0.2.99", "numpy": "2.10.0", "jaxlib": "0.12.99.dev3"}
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: versions.get(name) or real(name))
+    monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.14.0rc1")
+    found = doctor.diagnose()
+    assert found["jax"] == "0.13.1"
+    assert found["not tried yet"] == (
+        "python 3.14.0rc1 (tried up to 3.13), jax 0.13.1 (tried up to 0.12), flax 1.0 (tried up to 0.12), "
+        "numpy 2.10.0 (tried up to 2.5): ./launch.sh test tells whether it works"
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "NEWEST_TRIED", {"jax": real("jax")})
+    assert doctor.diagnose()["not tried yet"] == "none of these versions"
+
+
+def test_the_readme_names_what_was_tried():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    tried = doctor.NEWEST_TRIED
+    assert f"under Python {tried['python']} with JAX {tried['jax']} and NumPy {tried['numpy']};" in readme
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (oldest,) = re.findall(r"'jax>=(\d+\.\d+)\.\d+'", str(project["dependencies"]))
+    assert f"under Python {project['requires-python'].removeprefix('>=')} with JAX {oldest} and" in readme
 
 
 def test_a_device_that_is_not_deterministic_is_said_to_be_so_with_the_cost_of_the_switch(monkeypatch):

@@ -1,20 +1,26 @@
 """launch.sh with an environment whose python is a stand-in: what it installs, and what it passes on."""
 
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
 
-LAUNCH = Path(__file__).parent.parent / "launch.sh"
+ROOT = Path(__file__).parent.parent
+LAUNCH = ROOT / "launch.sh"
 
 PYTHON = """#!/usr/bin/env bash
-# Says how it was called: the working directory, then one argument a line.
-if [ "$2" = pip ]; then echo "$@" >> "$PIP_LOG"; [ -z "${PIP_FAILS:-}" ]; exit; fi
+# Says how it was called: the working directory, then one argument a line. Reads pyproject.toml as a real one does.
+if [ "$1" = - ] || [ "$1" = -c ]; then exec {python} "$@"; fi
+if [ "$2" = pip ]; then echo "$@" >> "$PIP_LOG"; [ -z "${{PIP_FAILS:-}}" ]; exit; fi
 pwd
 printf '<%s>\\n' "$@"
+if [ -n "${{SAY_PATH:-}}" ]; then echo "$PYTHONPATH $PYTHONSAFEPATH"; fi
 """
 
 
@@ -25,7 +31,7 @@ def launch(tmp_path):
     (venv / "bin").mkdir(parents=True)
     here.mkdir()
     python = venv / "bin" / "python"
-    python.write_text(PYTHON)
+    python.write_text(PYTHON.format(python=sys.executable))
     python.chmod(0o755)
     log = tmp_path / "pip.log"
     log.touch()
@@ -62,13 +68,13 @@ def test_no_arguments_are_no_arguments(launch):
 
 def test_test_runs_pytest_in_the_repository(launch):
     assert launch("test", "-k", "a or b") == [str(LAUNCH.parent), "<-m>", "<pytest>", "<-k>", "<a or b>"]
-    assert "test]" in launch.log.read_text()  # the extra
+    wanted = (launch.venv / "requirements.txt").read_text().splitlines()
+    assert [name for name in wanted if name.startswith(("pytest>", "tensorflow-datasets>"))]  # the extra, and its own
 
 
 def test_it_installs_once(launch):
     launch("doctor")
     assert launch.log.read_text().count(" install ") == 1
-    assert f"--editable {LAUNCH.parent}" in launch.log.read_text()
     launch("doctor")
     assert launch.log.read_text().count(" install ") == 1
     assert not Path(f"{launch.venv}.lock").exists()
@@ -78,12 +84,103 @@ def test_it_installs_again_when_pyproject_changes(launch, tmp_path):
     copy = tmp_path / "repository"
     copy.mkdir()
     shutil.copy(LAUNCH, copy)
-    (copy / "pyproject.toml").write_text("one")
+    shutil.copy(ROOT / "pyproject.toml", copy)
     launch("doctor", script=copy / "launch.sh")
-    (copy / "pyproject.toml").write_text("two")
+    with (copy / "pyproject.toml").open("a") as file:
+        file.write("# changed")
     launch("doctor", script=copy / "launch.sh")
     launch("doctor", script=copy / "launch.sh")
     assert launch.log.read_text().count(" install ") == 2
+
+
+def test_an_environment_that_checkouts_may_share_is_told_of_none(launch):
+    """What is asked for is installed, and every bound of it, but not where the code lies."""
+    launch("doctor")
+    wanted = (launch.venv / "requirements.txt").read_text().splitlines()
+    assert wanted == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert launch.log.read_text().split()[-2:] == ["--requirement", f"{launch.venv}/requirements.txt"]
+
+
+def test_the_checkouts_own_environment_knows_its_code(launch, tmp_path):
+    copy = shutil.copytree(launch.venv.parent / "venv", tmp_path / "repository" / ".venv").parent
+    shutil.copy(LAUNCH, copy)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    launch("test", script=copy / "launch.sh", TRANSFORMER_JAX_VENV="")
+    assert launch.log.read_text().split()[-2:] == ["--editable", f"{copy}[test]"]
+
+
+def test_its_own_code_runs_whatever_lies_around(launch):
+    """An empty entry of PYTHONPATH would be the current directory."""
+    assert launch("doctor", SAY_PATH="1", PYTHONPATH=":/a b::/c:")[-1] == f"{ROOT}:/a b:/c 1"
+    assert launch("doctor", SAY_PATH="1", PYTHONPATH="")[-1] == f"{ROOT} 1"
+    assert launch("test", SAY_PATH="1", PYTHONPATH="")[-1] == f"{ROOT} 1"
+
+
+def test_two_checkouts_share_an_environment_and_each_runs_its_own_code(tmp_path):
+    """This very Python is the environment. A `jax.py` in the current directory is not imported."""
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    python.write_text(f'#!/usr/bin/env bash\nif [ "$2" != pip ]; then exec {sys.executable} "$@"; fi\n')
+    python.chmod(0o755)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "jax.py").write_text("raise SystemExit('the current directory was searched')")
+    environment = {**os.environ, "TRANSFORMER_JAX_VENV": str(tmp_path / "venv")}
+    environment.pop("PYTHONSAFEPATH", None)
+    for name in ("one", "two", "one"):
+        package = tmp_path / name / "transformer_jax"
+        package.mkdir(parents=True, exist_ok=True)
+        for file in ("launch.sh", "pyproject.toml"):
+            shutil.copy(ROOT / file, tmp_path / name)
+        (package / "__init__.py").touch()
+        (package / "cli.py").write_text("import importlib.util as u; print(__file__, u.find_spec('jax').origin)")
+        done = subprocess.run(
+            [tmp_path / name / "launch.sh", "doctor"],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        ran, found = done.stdout.split()
+        assert ran == str(package / "cli.py")
+        assert found != str(elsewhere / "jax.py")
+
+
+def test_a_relative_path_of_the_environment_is_of_the_current_directory(launch):
+    assert launch("test", TRANSFORMER_JAX_VENV="../venv")[0] == str(ROOT)
+
+
+def test_the_python_may_be_chosen(launch, tmp_path):
+    made = tmp_path / "made"
+    python = tmp_path / "a python"
+    python.write_text(
+        f'#!/usr/bin/env bash\nif [ "$2" = venv ]; then cp -r {launch.venv} "$3"; else exec {sys.executable} "$@"; fi\n'
+    )
+    python.chmod(0o755)
+    variables = {"TRANSFORMER_JAX_VENV": str(made), "TRANSFORMER_JAX_PYTHON": str(python)}
+    assert launch("doctor", **variables)[1:] == ["<-m>", "<transformer_jax.cli>", "<doctor>"]
+    assert (made / "bin" / "python").exists()
+    assert launch("doctor", **variables)[1:] == ["<-m>", "<transformer_jax.cli>", "<doctor>"]
+
+
+def test_an_environment_of_another_python_than_the_chosen_one_is_refused(launch, tmp_path):
+    other = tmp_path / "python"
+    other.write_text('#!/usr/bin/env bash\ncase "$2" in *version_info*) exit 0 ;; *) echo 3.12.99 ;; esac\n')
+    other.chmod(0o755)
+    assert launch("doctor", check=False, TRANSFORMER_JAX_PYTHON=str(other)) == []
+    (said,) = launch.errors
+    assert said.startswith(f"launch.sh: {launch.venv} has Python {platform.python_version()}, but TRANSFORMER_JAX_PYTH")
+    assert "is 3.12.99" in said
+
+
+def test_a_chosen_python_that_is_none_is_refused(launch, tmp_path):
+    shim = tmp_path / "python3.13"
+    shim.write_text("#!/usr/bin/env bash\necho not here >&2\nexit 127\n")
+    shim.chmod(0o755)
+    for name in ("no-such-python", str(shim)):
+        assert launch("doctor", check=False, TRANSFORMER_JAX_PYTHON=name) == []
+        assert launch.errors == [f"launch.sh: TRANSFORMER_JAX_PYTHON={name} is no Python 3.11, 3.12 or 3.13 that runs."]
 
 
 def test_a_failed_installation_is_tried_again(launch):
@@ -122,5 +219,5 @@ def test_without_python_it_says_what_is_needed(tmp_path):
     environment = {"PATH": str(tools), "TRANSFORMER_JAX_VENV": str(tmp_path / "venv")}
     done = subprocess.run([LAUNCH, "doctor"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "Python 3.11, 3.12 or 3.13 is needed, and none was found" in done.stderr
+    assert "Python 3.11, 3.12 or 3.13 is needed, and none was found" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "venv").exists()

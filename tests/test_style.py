@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.newest
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = ["transformer_jax", "configs", "experiments", "benchmarks", "tests"]
 

@@ -6,6 +6,7 @@ so a run that is killed leaves no half checkpoint; the hashes tell of files dama
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import io
@@ -92,7 +93,7 @@ class Checkpoints:
             (unfinished / PROGRESS).write_text(remembered)
             (unfinished / MANIFEST).write_text(to_json(_hashes(unfinished), indent=1))
             flush(unfinished)
-            shutil.rmtree(self._path(step), ignore_errors=True)
+            self._delete(step)
             unfinished.rename(self._path(step))
             sync(self._directory)
         finally:
@@ -101,7 +102,15 @@ class Checkpoints:
     def delete(self, steps: Iterable[int]) -> None:
         """Deletes the checkpoints at those steps."""
         for step in steps:
-            shutil.rmtree(self._path(step), ignore_errors=True)
+            self._delete(step)
+
+    def _delete(self, step: int) -> None:
+        """Takes its name away first: who reads it meanwhile never takes half of it for the whole."""
+        nameless = self._directory / f"{UNFINISHED}deletion-{step}"
+        shutil.rmtree(nameless, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._path(step).rename(nameless)
+        shutil.rmtree(nameless, ignore_errors=True)
 
     def prune(self, train: TrainConfig, best: int | None) -> None:
         """Deletes checkpoints but the newest, that of step `best` and the last `train.keep_last` scheduled ones."""
@@ -131,8 +140,12 @@ class Checkpoints:
             )
         progress = self.progress(step)
         if progress["schema"] == 1:
-            return from_schema_1(_read_state(path / STATE, to_schema_1(template))), progress
-        return _read_state(path / STATE, template), progress
+            state = from_schema_1(_read_state(path / STATE, to_schema_1(template)))
+        else:
+            state = _read_state(path / STATE, template)
+        if not path.is_dir():
+            raise UserError(f"{path}: the checkpoint was deleted while it was read.")
+        return state, progress
 
     def progress(self, step: int) -> dict[str, Any]:
         """What was saved beside the state; UserError if it cannot be read or is of another schema."""

@@ -11,6 +11,9 @@ from pathlib import Path
 import jax
 import jaxlib
 
+from transformer_jax.files import read_bytes, write_atomically
+from transformer_jax.processes import of_this_code
+
 HURRY = (
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
@@ -44,8 +47,8 @@ def known_flags(flags: Sequence[str]) -> str:
 def _read_answer(path: Path) -> bool | None:
     """None: the flag was not tried yet."""
     try:
-        return {"known": True, "unknown": False}.get(path.read_text())
-    except (OSError, ValueError):
+        return {b"known": True, b"unknown": False}.get(read_bytes(path))
+    except OSError:
         return None
 
 
@@ -54,13 +57,12 @@ def _keep_answer(path: Path, answer: bool | None) -> None:
     if answer is None:
         return
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("known" if answer else "unknown")
+        write_atomically(path, b"known" if answer else b"unknown")
 
 
 def _try(values: Sequence[str]) -> list[bool | None]:
     """Whether JAX starts with each value of XLA_FLAGS; None: its process was ended from outside."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONSAFEPATH": "1"}
+    environment = {**of_this_code(os.environ), "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", "import jax; jax.devices()"],

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -20,11 +21,27 @@ import jax
 from transformer_jax.compilation import available_cpus, cache_directory
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
+from transformer_jax.processes import of_this_code
 from transformer_jax.run.compile import compile_program
 from transformer_jax.strict_json import to_json
 
-REQUIRED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "sentencepiece", "sacrebleu")
+REQUIRED = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "sentencepiece", "sacrebleu"
+)  # fmt: skip
 OPTIONAL = {"tensorflow-datasets": "pip install 'transformer_jax[tfds]'"}
+NEWEST_TRIED = {
+    "python": "3.13",
+    "jax": "0.12",
+    "jaxlib": "0.12",
+    "flax": "0.12",
+    "optax": "0.2",
+    "orbax-checkpoint": "0.12",
+    "numpy": "2.5",
+    "ml-collections": "1.1",
+    "sentencepiece": "0.2",
+    "sacrebleu": "2.6",
+}
+"""The newest series of releases under which the whole test suite has passed."""
 JOB = {
     "data.source": "reverse(symbols=20, min_length=5, max_length=12, examples=2000)",
     "data.tokenizer": "words",
@@ -50,6 +67,7 @@ def diagnose() -> dict[str, str]:
         "processors": str(len(available_cpus())),
         **{name: _version(name) or "missing: run ./launch.sh again" for name in REQUIRED},
         **{name: _version(name) or f"missing (optional): {how}" for name, how in OPTIONAL.items()},
+        "not tried yet": _not_tried(),
         "compiled programs": str(cache_directory()),
         "corpora": _corpora(),
     }
@@ -60,6 +78,22 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _not_tried() -> str:
+    """A warning of versions that are newer than what was tried."""
+    found = {name: platform.python_version() if name == "python" else _version(name) for name in NEWEST_TRIED}
+    newer = [
+        f"{name} {version} (tried up to {NEWEST_TRIED[name]})"
+        for name, version in found.items()
+        if version is not None and _series(version) > _series(NEWEST_TRIED[name])
+    ]
+    return f"{', '.join(newer)}: ./launch.sh test tells whether it works" if newer else "none of these versions"
+
+
+def _series(version: str) -> list[int]:
+    """Its first two numbers."""
+    return [int(number) for number in re.findall("[0-9]+", version)[:2]]
 
 
 def _corpora() -> str:
@@ -93,7 +127,11 @@ def check_determinism() -> dict[str, str]:
 
 def _job_in_a_process(deterministic: bool) -> dict[str, Any]:
     command = [sys.executable, "-m", "transformer_jax.doctor", str(deterministic).lower()]
-    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    environment = {
+        **of_this_code(os.environ),
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         return json.loads(done.stdout.splitlines()[-1])

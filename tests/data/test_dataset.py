@@ -78,6 +78,20 @@ def test_summary_counts(config):
     }  # fmt: skip
 
 
+def test_what_is_not_seen_is_said(config, tmp_path):
+    for side in "xy":
+        with (tmp_path / "corpus" / f"train.{side}").open("a") as file:
+            file.write("\n")
+    limit = "a side is longer than data.max_length = 4 tokens"
+    cut = [f"1 of 2 pairs of {name} cut: {limit}, and what lies beyond is not seen." for name in ("valid", "test")]
+    assert make_dataset(config).losses(config.max_length) == [
+        "1 pairs of train left out: a side is empty.", f"2 of 4 pairs of train left out: {limit}.", *cut,
+    ]  # fmt: skip
+    shorter = dataclasses.replace(config, over_long="truncate")
+    assert f"2 of 4 pairs of train cut: {limit}" in make_dataset(shorter).losses(config.max_length)[1]
+    assert make_dataset(dataclasses.replace(config, max_length=7)).losses(7)[1:] == []
+
+
 def test_given_tokenizers_are_used(config):
     separate = make_dataset(dataclasses.replace(config, joint_vocabulary=False))
     again = make_dataset(config, separate.tokenizers)

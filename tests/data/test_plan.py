@@ -12,6 +12,7 @@ import pytest
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data import PAD, encode_pairs, evaluation_batches, make_dataset, make_plan
+from transformer_jax.errors import UserError
 
 BATCHINGS = ["length_classes", "packed"]
 
@@ -153,6 +154,28 @@ def test_same_batches_in_a_fresh_process(dataset):
     assert done.stdout.split() == [digest(plan.batch_at(step, seed=11) for step in (0, 1, 40)) for plan in plans], (
         done.stderr
     )
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_batches_that_cannot_be_filled_or_kept_small_are_refused(dataset, batching):
+    """At the bound they are not, and the default serves a corpus of one pair too."""
+    train = dataset.splits["train"]
+    plan = plan_of(dataset, batching, batch_multiple=len(train), tokens_per_batch=10**6)
+    assert [shape.rows for shape in plan.shapes] == [len(train)] * len(plan.shapes)
+    for multiple in (len(train) + 1, 100_000):
+        with pytest.raises(
+            UserError, match=f"batch_multiple = {multiple:,} is more than the {len(train):,} training pairs"
+        ):
+            plan_of(dataset, batching, batch_multiple=multiple, tokens_per_batch=10**6)
+    one = train.first(1)
+    assert make_plan(one, config(batching, batch_multiple=8)).shapes[0].rows == 8
+    longest = max(max(shape.source_width, shape.target_width) for shape in plan_of(dataset, batching).shapes)
+    least = 4 * longest
+    for shape in plan_of(dataset, batching, tokens_per_batch=least).shapes:
+        assert shape.rows * max(shape.source_width, shape.target_width) <= least
+    for tokens in (1, least - 1):
+        with pytest.raises(UserError, match=f"tokens_per_batch = {tokens} is too few .* {least} tokens a side"):
+            plan_of(dataset, batching, tokens_per_batch=tokens)
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)

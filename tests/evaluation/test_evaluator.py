@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 import threading
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import tiny_run
 from transformer_jax.data import PAD, encode_pairs, evaluation_batches
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Trained, parse_checkpoint
+from transformer_jax.evaluation.significance import compare_files
 from transformer_jax.run.saved import evaluate_run, load_params, score_files, translate, watch_run
 from transformer_jax.training.state import Lane
 
@@ -115,7 +118,101 @@ def test_files_score_as_the_split_they_hold(run, files):
     source, reference = files
     found = evaluate_run(run, source=source, reference=reference)
     assert found["metrics"] == evaluate_run(run)["metrics"]
-    assert Path(found["predictions"]).name == "some.source.average_3.txt"
+    assert re.fullmatch(r"some\.source\.[0-9a-f]{8}\.average_3\.txt", Path(found["predictions"]).name)
+
+
+def test_a_blank_source_has_a_blank_translation_by_both_doors(run, tmp_path):
+    """And what `score` says of the file that `translate` would write is what `evaluate` says."""
+    sources, references = ["0 1 2", "", "3 4", " ", "\u2003"], ["2 1 0", "1", "4 3", "", "5"]
+    (tmp_path / "s").write_text("".join(f"{line}\n" for line in sources))
+    (tmp_path / "r").write_text("".join(f"{line}\n" for line in references))
+    found = evaluate_run(run, source=tmp_path / "s", reference=tmp_path / "r")
+    written = Path(found["predictions"]).read_text().splitlines()
+    assert written == [best[0][0] for best in translate(run, sources)]
+    assert written[0] != ""
+    assert [written[n] for n in (1, 3, 4)] == ["", "", ""]
+    assert found["metrics"]["exact_match"] >= 1 / 5  # nothing, where nothing was to be written, is right
+    scored = score_files(Path(found["predictions"]), tmp_path / "r", ["exact_match", "chrf"])
+    assert scored == {name: found["metrics"][name] for name in scored}
+
+
+def test_what_a_model_found_no_word_for_is_scored_as_any_other(tmp_path):
+    for name, text in {"h": "\n \n", "r": "a b c d\ne f g h\n", "none": ""}.items():
+        (tmp_path / name).write_text(text)
+    assert score_files(tmp_path / "h", tmp_path / "r", ["chrf", "exact_match"])["chrf"] == 0.0
+    assert compare_files(tmp_path / "h", tmp_path / "r", tmp_path / "r", ["bleu"]).system == 100.0
+    for empty in ("none", "h"):
+        with pytest.raises(UserError, match="the file is empty"):
+            score_files(tmp_path / "r", tmp_path / empty, ["chrf"])
+    with pytest.raises(UserError, match="none: the file is empty"):
+        score_files(tmp_path / "none", tmp_path / "r", ["chrf"])
+
+
+def test_text_of_nothing_but_blanks_is_translated(run):
+    overrides = {"decode.strategy": "beam"}
+    assert translate(run, ["", " "], num_results=3, overrides=overrides) == [[("", 0.0)], [("", 0.0)]]
+
+
+PARALLEL = "0 1\n2 3\n", "1 0\n3 2\n"
+
+
+@pytest.mark.parametrize("name", ["test", "valid", "test.txt", "best.txt", "x" * 255, "a b\n", "ü" * 100, b"\xff.txt"])
+def test_predictions_of_files_are_files_of_their_own(run, tmp_path, name):
+    """Whatever a source is called: neither those of a split nor those of another source are overwritten."""
+    evaluate_run(run, split="test", checkpoint="last")
+    before = {path: path.read_bytes() for path in (run / "predictions").iterdir()}
+    written = set()
+    for folder, text in {"one": PARALLEL, "two": PARALLEL[::-1]}.items():
+        source, reference = tmp_path / folder / os.fsdecode(name), tmp_path / folder / "reference"
+        source.parent.mkdir()
+        source.write_text(text[0])
+        reference.write_text(text[1])
+        found = evaluate_run(run, source=source, reference=reference, checkpoint="last")
+        assert evaluate_run(run, source=source, reference=reference, checkpoint="last") == found
+        written.add(found["predictions"])
+        json.dumps(found, ensure_ascii=False).encode()
+    assert len(written) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    assert all(Path(path).parent == run / "predictions" and Path(path) not in before for path in written)
+
+
+def test_predictions_of_another_corpus_are_files_of_their_own(run):
+    own = evaluate_run(run)["predictions"]
+    before = Path(own).read_bytes()
+    other = evaluate_run(run, overrides={"data.source": "copy(symbols=6, max_length=6, examples=120)"})
+    assert other["predictions"] != own
+    assert Path(own).read_bytes() == before
+
+
+# --- What is cut ---
+
+
+def test_evaluate_says_how_many_pairs_were_cut(run, tmp_path):
+    said: list[str] = []
+    (tmp_path / "s").write_text("0 1\n" + "1 " * 500 + "\n2\n3\n")
+    (tmp_path / "r").write_text("1 0\n1\n" + "2 " * 16 + "\n" + "3 " * 15 + "\n")  # data.max_length = 16 with EOS
+    found = evaluate_run(run, source=tmp_path / "s", reference=tmp_path / "r", say=said.append)
+    assert (found["pairs"], found["truncated"], found["dropped"]) == (4, 2, 0)
+    assert said == [
+        "2 of 4 pairs of s cut: a side is longer than data.max_length = 16 tokens, and what lies beyond is not seen."
+    ]
+    said.clear()
+    assert evaluate_run(run, say=said.append)["truncated"] == 0
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("long", "said"),
+    [
+        ([], []),
+        ([2], ["line cut to data.max_length = 16 tokens, what lies beyond is not translated: 2"]),
+        ([1, 3, 4, 5], ["4 lines cut to data.max_length = 16 tokens, what lies beyond is not translated: 1, 3-5"]),
+    ],
+)
+def test_translate_says_which_lines_were_cut(run, long, said):
+    found: list[str] = []
+    translate(run, ["1 " * 500 if n in long else "1" * (n != 2) for n in range(1, 7)], say=found.append)
+    assert found == said
 
 
 def test_score_of_the_predictions_is_the_runs(run, files):
@@ -251,6 +348,17 @@ def test_choices_of_checkpoints(choice, parsed):
 def test_choices_that_are_none(choice):
     with pytest.raises(UserError, match="Allowed: best, last, a step, or average:N"):
         parse_checkpoint(choice, "checkpoint")
+
+
+def test_equal_sources_of_different_batches_are_sampled_apart(run):
+    """What is drawn for a line depends on the seed and the line's number, not on how the lines are batched."""
+    overrides = {"decode.strategy": "sample"}
+    sources = ["0 1 2 3 4"] * 48
+    found = [best[0][0] for best in translate(run, sources, overrides=overrides)]
+    assert len(set(found)) > 40
+    wider = {**overrides, "data.tokens_per_batch": 512}
+    assert [best[0][0] for best in translate(run, sources, overrides=wider)] == found
+    assert [best[0][0] for best in translate(run, ["5", "", *sources[2:]], overrides=overrides)][2:] == found[2:]
 
 
 def test_samples_are_of_the_seed_of_the_run(run):

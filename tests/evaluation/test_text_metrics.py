@@ -2,6 +2,7 @@ import pytest
 import sacrebleu
 
 from transformer_jax.errors import UserError
+from transformer_jax.evaluation.significance import compare_sentences
 from transformer_jax.registry import resolve
 from transformer_jax.tasks.text_metrics import METRICS, bleu, chrf, exact_match, tokenised_bleu
 
@@ -47,7 +48,23 @@ def test_exact_match_is_the_fraction_of_equal_lines():
 def test_the_same_text_has_the_highest_score(name):
     score = METRICS[name](REFERENCES, REFERENCES)
     assert score.name == name
-    assert score.score == pytest.approx(1.0 if name == "exact_match" else 100.0)
+    assert score.score == (1.0 if name == "exact_match" else 100.0)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_text_scores_as_the_file_it_is_written_to(name):
+    """Predictions are lines: outer blanks do not count, and a line break within is a blank."""
+    hypotheses = ["\u3000the cat sat on the mat ", "a\ndog sat there\r", "\n it rains today again"]
+    references = ["the cat sat on the mat", " a dog sat there", "it rains today again"]
+    assert METRICS[name](hypotheses, references).score == METRICS[name](references, references).score
+    assert METRICS[name](references, hypotheses).score == METRICS[name](references, references).score
+
+
+@pytest.mark.parametrize("lines", range(1, 40, 3))
+def test_a_perfect_bleu_is_exactly_100(lines):
+    text = [f"line {'again ' * (line % 7)}number {line} , and no other one" for line in range(lines)]
+    assert [METRICS[name](text, text).score for name in ("bleu", "tokenised_bleu", "chrf")] == [100.0] * 3
+    assert compare_sentences(text, text, text, samples=2).system == 100.0
 
 
 @pytest.mark.parametrize("name", METRICS)

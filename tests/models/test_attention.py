@@ -245,12 +245,18 @@ def test_a_row_that_may_attend_to_nothing_is_zero_and_harms_no_gradient(name):
     assert np.any(np.delete(np.asarray(gradient), 1, axis=2) != 0) == (name != "uniform")
 
 
+@pytest.mark.parametrize("size", [3e4, 2.0**24, 2.0**30, 1e35, 3e38])
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_weights_stand_logits_of_any_size(name):
-    logits = np.float32([[[[3e4, -3e4, 0, 3e4]]]])
+def test_weights_stand_logits_of_any_size(name, size):
+    """The two largest, alone or among others that count for nothing, share what there is; so do all that are equal."""
+    some, all_equal = np.float32([[[[size, -size, 0, size]]]]), np.float32([[[[size] * 4, [-size] * 4]]])
     function = functools.partial(WEIGHTS[name], mask_BHTS=np.ones((1, 1, 1, 4), bool))
-    assert np.all(np.isfinite(function(logits)))
-    assert np.all(np.isfinite(jax.grad(lambda x: jnp.sum(function(x) ** 2))(logits)))
+    for logits in (some, all_equal):
+        assert np.all(np.isfinite(function(logits)))
+        assert np.all(np.isfinite(jax.grad(lambda x: jnp.sum(function(x) ** 2))(logits)))
+    if name in ("softmax", "sparsemax"):
+        np.testing.assert_array_equal(function(some)[0, 0, 0], [0.5, 0, 0, 0.5])
+        np.testing.assert_allclose(function(all_equal), np.full((1, 1, 2, 4), 0.25))
 
 
 def test_every_slot_of_one_place_acts_there_alone():

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tiny
 
+pytestmark = pytest.mark.newest
+
 RECORDED = json.loads(Path(__file__).with_suffix(".json").read_text())
 CHANGED = """computes something else now. If you did not mean to change the numbers, find out what did. If you did,
 record the new one in test_numerics.json, and raise the NUMERICS in run/identity.py, under which finished runs are used

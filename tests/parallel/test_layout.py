@@ -12,6 +12,8 @@ from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.parallel.layout import JitLayout, PmapLayout, make_layout
 
+pytestmark = pytest.mark.newest
+
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 
 

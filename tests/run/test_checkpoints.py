@@ -25,6 +25,8 @@ from transformer_jax.run.compile import state_template
 from transformer_jax.run.saved import evaluate_run, load_params
 from transformer_jax.run.train import train
 
+pytestmark = pytest.mark.newest
+
 TEMPLATE = {"a": np.zeros((2, 3), np.float32), "b": {"c": np.zeros((), np.int32)}}
 
 
@@ -398,6 +400,43 @@ def test_average_is_the_mean_of_the_last_checkpoints():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found))
     assert np.any(_leaf(found) != _leaf(load_params(run, "last")))
+
+
+@pytest.mark.parametrize("moment", ["find_damage", "_read_state"])
+@pytest.mark.parametrize(
+    ("choice", "again"), [("last", "16"), ("best", "16"), ("average:2", "average:2"), ("20", None)]
+)
+def test_what_training_deletes_while_it_is_read_is_chosen_again(tmp_path, monkeypatch, choice, again, moment):
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    assert checkpoints.progress(20)["best_step"] == 20
+    real, gone = getattr(checkpoint, moment), [20]
+
+    def look(*arguments):
+        found = real(*arguments)
+        if gone:
+            checkpoints.delete([gone.pop()])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, moment, look)
+        if again is None:
+            with pytest.raises(UserError, match=r"no checkpoint at step 20. There are: \[15, 16\]"):
+                load_params(workdir, choice)
+            return
+        found = load_params(workdir, choice)
+    assert gone == []
+    jax.tree.map(np.testing.assert_array_equal, found, load_params(workdir, again))
+    assert np.any(_leaf(found) != _leaf(load_params(tiny_run.finished(), choice)))
+
+
+def test_a_checkpoint_is_never_half_deleted(saved, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # as if it were killed before
+        saved.delete([1, 2])
+        assert saved.steps() == [3]
+    saved.cut_back(3)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000003"]
 
 
 def test_average_of_equal_trees_is_the_tree():

@@ -1,6 +1,8 @@
 """Parameters as safetensors: every one of them, readable with nothing of ours."""
 
 import json
+import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,6 +17,8 @@ from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.export import export
 from transformer_jax.run.saved import load_params
+
+pytestmark = pytest.mark.newest
 
 
 @pytest.mark.parametrize("checkpoint", ["last", "16", None])
@@ -39,6 +43,43 @@ def test_the_command(tmp_path, capsys):
     assert cli.main(["export", f"--workdir={tiny_run.finished()}", f"--output={output}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["output"] == str(output)
     assert output.is_file()
+
+
+def everything(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "run/config.json", "run/result.json", "run/nonfinite.json", "run/new.bin", "run/checkpoints/model.safetensors",
+        "run/checkpoints/00000020/progress.json", "run/predictions/test.txt", "link/config.json", "link.safetensors",
+        "other/config.json", "other/error.json", "run", "text.txt", "empty", "text.safetensors", "pipe",
+    ],
+)  # fmt: skip
+def test_nothing_but_an_export_is_overwritten(tmp_path, output):
+    run = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    tiny_run.copy_of(tiny_run.stopped(), tmp_path / "other")
+    (tmp_path / "link").symlink_to(run)
+    (tmp_path / "link.safetensors").symlink_to(run / "metrics.jsonl")
+    for name in ("text.txt", "text.safetensors"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    before = everything(tmp_path)
+    with pytest.raises(UserError, match=f"--output={tmp_path / output}: "):
+        export(run, tmp_path / output)
+    assert everything(tmp_path) == before
+
+
+def test_an_export_replaces_an_export(tmp_path):
+    """Beside the files of a run too, where it is none of them."""
+    run = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    for output in (tmp_path / "model.bin", run / "model.safetensors"):
+        export(run, output, "last")
+        before = output.read_bytes()
+        export(run, output, "16")
+        assert output.read_bytes() != before
 
 
 def test_a_checkpoint_that_is_not_there_leaves_no_file(tmp_path):

@@ -18,6 +18,9 @@ from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.saved import load_params
+from transformer_jax.program import Program, state_template
+from transformer_jax.run import train, train_group
+from transformer_jax.run_directory import in_use, locked, read_config
 from transformer_jax.sweeps.analysis import analyse
 from transformer_jax.sweeps.results import read_sweep
 
@@ -29,6 +32,26 @@ def result_of(workdir: Path) -> dict:
 def log_of(workdir: Path, split: str) -> list[dict]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["split"] == split]
+
+
+# --- What is not seen ---
+
+
+def test_what_was_left_out_and_cut_is_said_and_stands_in_the_result(tmp_path):
+    said: list[str] = []
+    shorter = tiny_run.config(
+        {"data.max_length": 5, "train.steps": 1, "train.checkpoint_every": None, "evaluate.checkpoint": "last"}
+    )
+    train(shorter, tmp_path, say=said.append)
+    splits = result_of(tmp_path)["data"]["splits"]
+    dropped, cut = splits["train"]["dropped"], {name: splits[name]["truncated"] for name in ("valid", "test")}
+    assert dropped + splits["train"]["sentences"] == 120
+    assert min(dropped, *cut.values()) > 0
+    limit = "a side is longer than data.max_length = 5 tokens"
+    assert f"{dropped} of 120 pairs of train left out: {limit}." in said
+    for name, count in cut.items():
+        assert f"{count} of 12 pairs of {name} cut: {limit}, and what lies beyond is not seen." in said
+    assert result_of(tiny_run.finished())["data"]["splits"]["train"]["dropped"] == 0
 
 
 # --- Early stopping ---

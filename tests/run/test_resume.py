@@ -14,6 +14,7 @@ import tiny_run
 from transformer_jax.program import Program
 
 from transformer_jax.run.interruption import Interruption, stop_requested
+pytestmark = pytest.mark.newest
 
 
 def train_with_stops(monkeypatch, workdir: Path, stops: list[int], seeds=(0,), program: Program | None = None) -> None:

@@ -20,6 +20,11 @@ from transformer_jax.sweeps.worker import Task
 WORKER = """#!{python}
 import json, os, signal, sys, time
 from pathlib import Path
+if Path(os.environ.get("BROKEN", "/nowhere")).exists():
+  if os.environ.get("BROKEN_ONCE"):
+    Path(os.environ["BROKEN"]).unlink()
+  print("a warning that is no reason", file=sys.stderr)
+  raise SystemExit(f"F1125 08:10:59.024349   {{os.getpid()}} flags.cc:234] Unknown flag {{hex(id(sys))}}")
 for name in sys.stdin:
   task = json.loads((Path(sys.argv[3]) / name.strip()).read_text())
   print(f"[{{task['name']}}] process {{os.getpid()}} cpus {{sys.argv[4]}}", flush=True)
@@ -129,6 +134,65 @@ def test_a_process_that_never_begins_a_run_is_no_endless_loop(sweep, tmp_path):
     sweep(a=["crash", "crash"])
     assert outcomes(tmp_path) == {"a/0": "error", "a/1": "error"}
     assert "all is lost" in error(tmp_path, "a/0")["traceback"]
+
+
+LAST_WORDS = "the process of the run ended with status 1: flags.cc:234] Unknown flag 0x"
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch) -> Path:
+    """As long as this file is there, every process dies at its start."""
+    path = tmp_path / "broken"
+    path.touch()
+    monkeypatch.setenv("BROKEN", str(path))
+    return path
+
+
+def test_a_process_that_dies_at_its_start_gives_its_last_words(sweep, tmp_path, broken):
+    lines = sweep(a=["finish"])
+    assert error(tmp_path, "a/0")["message"].startswith(LAST_WORDS)
+    assert "a warning that is no reason" in error(tmp_path, "a/0")["traceback"]
+    assert lines == [f"[a seed 0] failed: {error(tmp_path, 'a/0')['message']}"]
+
+
+def test_where_every_process_dies_at_its_start_it_is_said_once(sweep, tmp_path, broken):
+    lines: list[str] = []
+    with pytest.raises(UserError) as raised:
+        sweep(say=lines.append, workers=1, a=["finish", "finish"], b=["finish"], c=["finish"])
+    assert f"every run fails for the same reason: {LAST_WORDS}" in str(raised.value)
+    assert "2 of 4 were tried" in str(raised.value)
+    assert not [line for line in lines if "Unknown flag" in line]
+    assert sorted(outcomes(tmp_path).values()) == ["error", "error", "open", "open"]
+
+
+def test_one_process_that_dies_at_its_start_stops_nothing(sweep, tmp_path, broken, monkeypatch):
+    monkeypatch.setenv("BROKEN_ONCE", "yes")
+    lines = sweep(workers=1, a=["finish", "finish"], b=["finish"])
+    assert outcomes(tmp_path) == {"a/0": "error", "a/1": "result", "b/0": "result"}
+    assert len([line for line in lines if LAST_WORDS in line]) == 1
+
+
+def test_one_population_that_dies_at_its_start_stops_nothing(sweep, tmp_path, broken, monkeypatch):
+    monkeypatch.setenv("BROKEN_ONCE", "yes")
+    sweep(workers=1, population=True, a=["finish", "finish"], b=["finish"])
+    assert outcomes(tmp_path) == {"a/0": "error", "a/1": "error", "b/0": "result"}
+
+
+def test_where_runs_fail_alike_the_one_with_the_least_work_is_tried_before_all_are_given_up(sweep, tmp_path):
+    with pytest.raises(UserError, match="ended with status 1: all is lost. 3 of 5 were tried"):
+        sweep(workers=1, a=["crash"], b=["crash"], c=["crash"], d=["crash"], e=["crash"])
+    assert [name for name, outcome in outcomes(tmp_path).items() if outcome == "error"] == ["a/0", "b/0", "e/0"]
+
+
+def test_where_the_run_with_the_least_work_lives_all_are_tried(sweep, tmp_path):
+    """As where all but the smallest are too large for the device."""
+    sweep(workers=1, a=["crash"], b=["crash"], c=["crash"], d=["crash"], e=["finish"])
+    assert list(outcomes(tmp_path).values()) == ["error"] * 4 + ["result"]
+
+
+def test_runs_that_fail_for_several_reasons_are_all_tried(sweep, tmp_path):
+    sweep(workers=1, a=["crash"], b=["die"], c=["crash"], d=["crash"])
+    assert set(outcomes(tmp_path).values()) == {"error"}
 
 
 def test_a_run_that_failed_by_itself_keeps_its_own_error(sweep, tmp_path):

@@ -27,6 +27,8 @@ from transformer_jax.sweeps.report import Report
 from transformer_jax.sweeps.runner import run_directory_of, run_sweep, sweep_status
 from transformer_jax.sweeps.worker import Task, write_task
 
+pytestmark = pytest.mark.newest
+
 EXPERIMENT = '''"""Does it run?
 
 Question: Does it run?

@@ -132,11 +132,14 @@ def decode_lines(stream: BinaryIO, name: str) -> list[str]:
     return lines
 
 
-def read_parallel(source: Path, target: Path) -> TextSplit:
-    """Two files whose lines correspond; UserError if their numbers of lines differ or a file is empty."""
+def read_parallel(source: Path, target: Path, *, written: bool = False) -> TextSplit:
+    """Two files whose lines correspond; UserError if their numbers of lines differ or a file is empty.
+
+    `written`: the first is what a model wrote, who may have found no word for any line.
+    """
     sides = [(path, read_lines(path)) for path in (source, target)]
-    for path, lines in sides:
-        if not any(lines):
+    for number, (path, lines) in enumerate(sides):
+        if not (lines if written and number == 0 else any(lines)):
             raise UserError(f"{path}: the file is empty; every line should hold a sentence.")
     (short, few), (long, many) = sorted(sides, key=lambda side: len(side[1]))
     if len(few) != len(many):

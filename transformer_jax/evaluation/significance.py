@@ -14,6 +14,7 @@ from sacrebleu.significance import PairedTest, Result
 from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
 from transformer_jax.registry import parse_spec
+from transformer_jax.tasks.text_metrics import whole_hundred
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ def compare_files(base: Path, system: Path, references: Path, metrics: Sequence[
     if len(chosen) != 1:
         raise UserError("--against compares by BLEU: name one of bleu and tokenised_bleu among the --metrics.")
     tokenize = "none" if chosen[0][0] == "tokenised_bleu" else str(chosen[0][1].get("tokenize", "13a"))
-    text, other = read_parallel(base, references), read_parallel(system, references)
+    text, other = (read_parallel(path, references, written=True) for path in (base, system))
     return compare_sentences(text.sources, other.sources, text.references, tokenize=tokenize)
 
 
@@ -64,8 +65,8 @@ def compare_sentences(
     # sacreBLEU counts samples beyond the observed difference with ">": none is, where every difference is zero.
     same = list(base) == list(system)
     return SentenceTest(
-        base=of_base.score or 0.0,
-        system=bootstrap.score or 0.0,
+        base=whole_hundred(of_base.score or 0.0),
+        system=whole_hundred(bootstrap.score or 0.0),
         bootstrap_p=1.0 if same or bootstrap.p_value is None else bootstrap.p_value,
         randomization_p=1.0 if same or randomization.p_value is None else randomization.p_value,
         bootstrap_signature=bootstrap_signature,

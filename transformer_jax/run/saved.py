@@ -291,5 +291,5 @@ def score_files(hypotheses: Path, references: Path, metrics: Sequence[str]) -> d
     Raises:
       UserError: a file cannot be read, or their numbers of lines differ.
     """
-    text = read_parallel(hypotheses, references)
+    text = read_parallel(hypotheses, references, written=True)
     return text_metrics(metrics, text.sources, text.references)

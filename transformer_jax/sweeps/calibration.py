@@ -19,6 +19,7 @@ import jax
 from transformer_jax.compilation import use_cpus, use_persistent_cache
 from transformer_jax.config import Config, with_values
 from transformer_jax.evaluation.evaluator import Trained
+from transformer_jax.processes import of_this_code
 from transformer_jax.run.compile import compile_program
 from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.strict_json import to_json
@@ -153,7 +154,7 @@ def calibrate(
             stdin=subprocess.PIPE,  # ends with this process, and the other with it
             stdout=output,
             stderr=errors,
-            env=environment,
+            env=of_this_code(environment),
             start_new_session=True,
         )
         while process.poll() is None and not stop and time.monotonic() - begun < MOST_SECONDS:

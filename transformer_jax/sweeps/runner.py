@@ -13,7 +13,7 @@ from transformer_jax.config import Resolved, with_values
 from transformer_jax.data import Dataset, make_source
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import check_lanes, count_parameters
-from transformer_jax.run.directory import ERROR, SWEEP, read_json, run_directory_of, write_json
+from transformer_jax.run.directory import ERROR, SWEEP, is_run_directory, read_json, run_directory_of, write_json
 from transformer_jax.run.identity import run_key
 from transformer_jax.run.lock import in_use, locked
 from transformer_jax.run.provenance import commit
@@ -67,6 +67,8 @@ def run_sweep(
             raise UserError(f"{option}={value}: there must be at least one.")
     if time_limit is not None and time_limit <= 0:
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
+    if is_run_directory(workdir):
+        raise UserError(f"{workdir}: holds a run, whose report would be overwritten. Give the sweep another --workdir.")
     for variant in variants:
         _validate(variant, scale)
     environment = dict(os.environ)
