@@ -1,9 +1,9 @@
 """Copy, reverse and sort."""
 
 import pytest
+from corpora import make_corpus
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data import make_corpus
 from transformer_jax.errors import UserError
 
 ANSWERS = {"copy": list, "reverse": lambda x: x[::-1], "sort": sorted}

@@ -31,16 +31,16 @@ def texts(tokenizer, ragged):
 def test_over_long_training_pairs_are_dropped(config):
     dataset = make_dataset(config)
     train = dataset.splits["train"]
-    assert texts(dataset.tokenizers.source, train.inputs) == ["a b", "b"]
-    assert texts(dataset.tokenizers.target, train.targets) == ["A B C", "B C"]
+    assert texts(dataset.assets.source, train.sequences("inputs")) == ["a b", "b"]
+    assert texts(dataset.assets.target, train.sequences("targets")) == ["A B C", "B C"]
     assert (train.dropped, train.truncated) == (2, 0)
 
 
 def test_or_cut(config):
     dataset = make_dataset(dataclasses.replace(config, over_long="truncate"))
     train = dataset.splits["train"]
-    assert texts(dataset.tokenizers.source, train.inputs) == ["a b", "a b c", "b", "c"]
-    assert texts(dataset.tokenizers.target, train.targets) == ["A B C", "A", "B C", "C D E"]
+    assert texts(dataset.assets.source, train.sequences("inputs")) == ["a b", "a b c", "b", "c"]
+    assert texts(dataset.assets.target, train.sequences("targets")) == ["A B C", "A", "B C", "C D E"]
     assert (train.dropped, train.truncated) == (0, 2)
 
 
@@ -49,16 +49,16 @@ def test_held_out_splits_keep_every_pair_and_their_texts(config, over_long):
     dataset = make_dataset(dataclasses.replace(config, over_long=over_long))
     for name in ("valid", "test"):
         split = dataset.splits[name]
-        assert split.sources == ["a b c d e f", ""]
-        assert split.references == ["A B C D E F", "B"]
-        assert texts(dataset.tokenizers.source, split.inputs) == ["a b c", ""]
+        assert split.texts["sources"] == ["a b c d e f", ""]
+        assert split.texts["references"] == ["A B C D E F", "B"]
+        assert texts(dataset.assets.source, split.sequences("inputs")) == ["a b c", ""]
         assert (split.dropped, split.truncated) == (0, 1)
 
 
 def test_every_row_ends_in_eos_and_fits(config):
     for over_long in ("drop", "truncate"):
         for split in make_dataset(dataclasses.replace(config, over_long=over_long)).splits.values():
-            for side in (split.inputs, split.targets):
+            for side in (split.sequences("inputs"), split.sequences("targets")):
                 assert side.values.dtype == np.int32
                 assert side.lengths.max() <= 4
                 assert (side.values[side.offsets[1:] - 1] == EOS).all()
@@ -94,10 +94,12 @@ def test_what_is_not_seen_is_said(config, tmp_path):
 
 def test_given_tokenizers_are_used(config):
     separate = make_dataset(dataclasses.replace(config, joint_vocabulary=False))
-    again = make_dataset(config, separate.tokenizers)
-    assert again.tokenizers is separate.tokenizers
+    again = make_dataset(config, separate.assets)
+    assert again.assets is separate.assets
     assert again.fingerprint == separate.fingerprint
-    assert (again.splits["train"].targets.values == separate.splits["train"].targets.values).all()
+    assert (
+        again.splits["train"].sequences("targets").values == separate.splits["train"].sequences("targets").values
+    ).all()
 
 
 def test_fingerprint_sees_texts_and_tokenizer(config):
@@ -115,7 +117,9 @@ def cached(config, monkeypatch):
 
 def equal(first, second):
     return all(
-        (getattr(getattr(first.splits[name], side), field) == getattr(getattr(second.splits[name], side), field)).all()
+        (
+            getattr(first.splits[name].sequences(side), field) == getattr(second.splits[name].sequences(side), field)
+        ).all()
         for name in first.splits
         for side in ("inputs", "targets")
         for field in ("values", "offsets")
@@ -143,7 +147,11 @@ def test_damaged_cache_is_made_anew(cached, damage):
     first = make_dataset(cached)
     (file,) = encoding.cache_directory().iterdir()
     good = file.read_bytes()
-    middle = good.index(first.splits["valid"].inputs.values.tobytes()[-4:]) if damage == "flip" else len(good) // 2
+    middle = (
+        good.index(first.splits["valid"].sequences("inputs").values.tobytes()[-4:])
+        if damage == "flip"
+        else len(good) // 2
+    )
     bad = {"truncate": good[:middle], "flip": good[:middle] + b"\x7f" + good[middle + 1 :], "garbage": b"x"}[damage]
     file.write_bytes(bad)
     assert equal(make_dataset(cached), first)

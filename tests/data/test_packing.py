@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data import EncodedSplit, make_plan
-from transformer_jax.data.packing import assign_rows, pack
+from transformer_jax.data import Examples, make_plan
+from transformer_jax.data.examples import columns_of
+from transformer_jax.data.packing import assign, pack
 from transformer_jax.data.ragged import Ragged
 
 CAPACITY = 12
@@ -40,18 +41,18 @@ def unpack(batch):
 @given(pairs_of_tokens)
 def test_packed_batches_hold_every_pair_once(pairs):
     inputs, targets = ragged(pairs)
-    split = EncodedSplit(inputs, targets, [], [])
+    split = Examples(columns_of(inputs=inputs, targets=targets))
     config = DataConfig(batching="packed", max_length=CAPACITY, tokens_per_batch=48, batch_multiple=2)
     plan = make_plan(split, config)
-    ((rows, source_width, target_width, batches),) = plan.shapes
+    ((rows, widths, batches),) = plan.shapes
     assert rows % 2 == 0
-    assert rows * max(source_width, target_width) <= 48
+    assert rows * max(widths.values()) <= 48
     seen = []
     for step in range(batches):
         batch = plan.batch_at(step, seed=3)
         assert {name: array.shape for name, array in batch.items()} == {
             f"{name}{suffix}": (rows, width)
-            for name, width in (("inputs", source_width), ("targets", target_width))
+            for name, width in widths.items()
             for suffix in ("", "_positions", "_segments")
         }
         assert all(array.dtype == np.int32 for array in batch.values())
@@ -62,7 +63,7 @@ def test_packed_batches_hold_every_pair_once(pairs):
 @given(pairs_of_tokens)
 def test_no_row_overflows(pairs):
     inputs, targets = ragged(pairs)
-    rows = assign_rows(inputs.lengths, targets.lengths, CAPACITY)
+    rows = assign([inputs.lengths, targets.lengths], CAPACITY)
     assert set(rows) == set(range(rows.max() + 1))
     for lengths in (inputs.lengths, targets.lengths):
         assert np.bincount(rows, weights=lengths).max() <= CAPACITY
@@ -70,11 +71,11 @@ def test_no_row_overflows(pairs):
 
 def test_rows_are_nearly_full_even_if_the_corpus_is_sorted():
     lengths = np.sort(np.random.default_rng(1).integers(2, 30, 4000))
-    rows = assign_rows(lengths, lengths, 128)
+    rows = assign([lengths, lengths], 128)
     assert lengths.sum() / (128 * (rows.max() + 1)) > 0.95
 
 
 def test_packing_wastes_less_than_one_pair_a_row():
     pairs = [([5] * 3, [6] * 4)] * 300
-    fields = pack(*ragged(pairs), CAPACITY)
-    assert len(fields["inputs"]) == 100  # three targets of four tokens fill a row
+    fields = pack(dict(zip(("inputs", "targets"), ragged(pairs), strict=True)), CAPACITY)
+    assert len(fields["inputs"].rows) == 100  # three targets of four tokens fill a row

@@ -3,11 +3,12 @@
 import gzip
 
 import pytest
+from corpora import make_corpus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data import check, make_corpus
+from transformer_jax.data import check
 from transformer_jax.data.parallel_text import read_lines
 from transformer_jax.errors import UserError
 

@@ -56,7 +56,7 @@ def test_every_token_once_per_epoch(dataset, batching, epoch):
     steps = range(epoch * plan.batches_per_epoch, (epoch + 1) * plan.batches_per_epoch)
     found = tokens(plan.batch_at(step, seed=1) for step in steps)
     del found[PAD]
-    assert found == collections.Counter(dataset.splits["train"].inputs.values.tolist())
+    assert found == collections.Counter(dataset.splits["train"].sequences("inputs").values.tolist())
 
 
 def test_every_pair_once_per_epoch(dataset):
@@ -67,7 +67,9 @@ def test_every_pair_once_per_epoch(dataset):
         for source, target in zip(batch["inputs"], batch["targets"], strict=True):
             if source.any() or target.any():
                 found.append((source[source != PAD].tolist(), target[target != PAD].tolist()))
-    assert sorted(found) == sorted((train.inputs[i].tolist(), train.targets[i].tolist()) for i in range(len(train)))
+    assert sorted(found) == sorted(
+        (train.sequences("inputs")[i].tolist(), train.sequences("targets")[i].tolist()) for i in range(len(train))
+    )
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
@@ -78,10 +80,10 @@ def test_shapes_and_their_order_are_the_same_for_every_seed(dataset, batching):
         shape = plan.shapes[plan.class_at(step)]
         for seed in (0, 1, 12345):
             batch = plan.batch_at(step, seed)
-            assert batch["inputs"].shape == (shape.rows, shape.source_width)
-            assert batch["targets"].shape == (shape.rows, shape.target_width)
-        counts[shape] += 1
-    assert counts == {shape: 2 * shape.batches for shape in plan.shapes}
+            assert batch["inputs"].shape == (shape.size, shape.widths["inputs"])
+            assert batch["targets"].shape == (shape.size, shape.widths["targets"])
+        counts[plan.class_at(step)] += 1
+    assert counts == {k: 2 * shape.batches for k, shape in enumerate(plan.shapes)}
     assert sum(shape.batches for shape in plan.shapes) == plan.batches_per_epoch
 
 
@@ -182,11 +184,12 @@ def test_batches_that_cannot_be_filled_or_kept_small_are_refused(dataset, batchi
 def test_padding_share_is_what_the_batches_hold(dataset, batching):
     plan = plan_of(dataset, batching)
     batches = [plan.batch_at(step, seed=0) for step in range(plan.batches_per_epoch)]
-    for name, share in zip(("inputs", "targets"), plan.padding_share, strict=True):
+    assert set(plan.padding_share) == {"inputs", "targets"}
+    for name, share in plan.padding_share.items():
         cells = np.concatenate([batch[name].ravel() for batch in batches])
         assert share == pytest.approx((cells == PAD).mean())
     summary = plan.summary()
-    assert (summary["source_padding"], summary["target_padding"]) == plan.padding_share
+    assert summary["padding"] == plan.padding_share
     assert sum(shape["batches"] for shape in summary["shapes"]) == plan.batches_per_epoch
 
 
@@ -203,15 +206,15 @@ def test_evaluation_sees_every_pair_once_in_few_shapes(dataset, batching):
                 assert not target.any()
                 continue
             found.append(index)
-            assert source[source != PAD].tolist() == split.inputs[index].tolist()
-            assert target[target != PAD].tolist() == split.targets[index].tolist()
+            assert source[source != PAD].tolist() == split.sequences("inputs")[index].tolist()
+            assert target[target != PAD].tolist() == split.sequences("targets")[index].tolist()
     assert sorted(found) == list(range(len(split)))
     assert len(shapes) <= 4
 
 
 def test_lines_to_translate_even_empty_ones(dataset):
-    split = encode_pairs(["1 2 3", "", "4 " * 90], ["", "", ""], config(), dataset.tokenizers)
+    split = encode_pairs(["1 2 3", "", "4 " * 90], ["", "", ""], config(), dataset.assets)
     assert split.truncated == 1
     indices = np.concatenate([indices for indices, _ in evaluation_batches(split, config())])
     assert sorted(indices[indices >= 0]) == [0, 1, 2]
-    assert not list(evaluation_batches(encode_pairs([], [], config(), dataset.tokenizers), config()))
+    assert not list(evaluation_batches(encode_pairs([], [], config(), dataset.assets), config()))

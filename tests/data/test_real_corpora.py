@@ -34,10 +34,10 @@ def test_corpus(name, tmp_path, monkeypatch):
     assert tuple(map(len, dataset.splits.values())) == sizes
     for split in list(dataset.splits.values())[1:]:
         for tokenizer, side, lines in (
-            (dataset.tokenizers.source, split.inputs, split.sources),
-            (dataset.tokenizers.target, split.targets, split.references),
+            (dataset.assets.source, split.sequences("inputs"), split.texts["sources"]),
+            (dataset.assets.target, split.sequences("targets"), split.texts["references"]),
         ):
             assert [tokenizer.decode(side[i].tolist()) for i in range(len(side))] == lines
     plan = make_plan(dataset.splits["train"], config)
     assert len(plan.shapes) == config.length_classes
-    assert max(plan.padding_share) < 0.35
+    assert max(plan.padding_share.values()) < 0.35

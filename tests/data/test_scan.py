@@ -6,9 +6,10 @@ import importlib.resources
 import json
 
 import pytest
+from corpora import make_corpus
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data import make_corpus, scan
+from transformer_jax.data import scan
 from transformer_jax.errors import UserError
 
 EXPECTED = json.loads((importlib.resources.files("transformer_jax.data") / "scan_expected.json").read_text())

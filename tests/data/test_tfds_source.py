@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import make_corpus
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data import check, make_corpus
+from transformer_jax.data import check
 from transformer_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [tfds] is not installed")
@@ -162,11 +163,11 @@ def test_prepared_set_needs_neither_its_builder_nor_tensorflow(data_dir):
     program = f"""
 import sys
 from transformer_jax.config import DataConfig
-from transformer_jax.data import check, make_corpus
+from transformer_jax.data import check, make_source
 for source, place in (("tfds", "/local_pairs/de_en/1.0.0"), ('tfds(builder="local_pairs/de_en")', "")):
     directory = {str(data_dir)!r} + place
     config = DataConfig(source=source, directory=directory, source_language="de", target_language="en")
-    print(make_corpus(config).splits["valid"].sources, "tensorflow" in sys.modules)
+    print(make_source(config).corpus(config).splits["valid"].sources, "tensorflow" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["['zwei'] False"] * 2, done.stderr

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from transformer_jax.decoding import Ids, Search
+
 PAD, BOS, EOS = 0, 2, 3
-SPECIAL = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
+IDS = Ids(bos=BOS, eos=EOS, pad=PAD)
 VOCAB_SIZE = 4  # PAD, a word, BOS (a second word, where predicted), EOS
 NUM_LAYERS = 2
 
@@ -18,6 +20,11 @@ def make_tables(seed: int, batch_size: int, max_length: int, eos_bias: float = 0
     tables = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     tables[..., EOS] += eos_bias
     return tables
+
+
+def asked(limits, max_length: int) -> Search:
+    """What every search is asked here."""
+    return Search(jnp.asarray(limits), max_length, IDS)
 
 
 def make_cache(num_rows: int, max_length: int) -> dict[str, jax.Array]:

@@ -19,11 +19,8 @@ def search(tables, limits, *, max_length=MAX_LENGTH, beam_size=4, on_call=None, 
     return beam_search(
         toy.make_logits_fn(tables, beam_size, on_call),
         toy.make_cache(batch_size * beam_size, max_length),
-        batch_size=batch_size,
-        max_length=max_length,
-        limits_B=jnp.asarray(limits),
+        toy.asked(limits, max_length),
         beam_size=beam_size,
-        **toy.SPECIAL,
         **options,
     )
 
@@ -100,10 +97,7 @@ def test_beam_of_one_without_penalty_is_greedy():
     decoded = greedy(
         toy.make_logits_fn(tables),
         toy.make_cache(64, MAX_LENGTH),
-        batch_size=64,
-        max_length=MAX_LENGTH,
-        limits_B=jnp.asarray(limits),
-        **toy.SPECIAL,
+        toy.asked(limits, MAX_LENGTH),
     )
     np.testing.assert_array_equal(results.tokens_BNT[:, 0], decoded.tokens_BT)
     np.testing.assert_array_equal(results.lengths_BN[:, 0], decoded.lengths_B)
@@ -222,8 +216,5 @@ def test_a_cache_that_cannot_be_reordered_is_refused(shape):
         beam_search(
             toy.make_logits_fn(toy.make_tables(0, 2, MAX_LENGTH), 4),
             {"key": jnp.zeros(shape)},
-            batch_size=2,
-            max_length=MAX_LENGTH,
-            limits_B=jnp.array([1, 1]),
-            **toy.SPECIAL,
+            toy.asked([1, 1], MAX_LENGTH),
         )

@@ -17,10 +17,7 @@ def decode(tables, strategy=greedy, limits=LIMITS, max_length=MAX_LENGTH, on_cal
     return strategy(
         toy.make_logits_fn(tables, on_call=on_call),
         toy.make_cache(tables.shape[0], max_length),
-        batch_size=tables.shape[0],
-        max_length=max_length,
-        limits_B=jnp.asarray(limits),
-        **toy.SPECIAL,
+        toy.asked(limits, max_length),
         **options,
     )
 

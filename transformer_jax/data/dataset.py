@@ -16,6 +16,9 @@ class Assets(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all of it."""
 
+    def summary(self) -> dict[str, Any]:
+        """Its sizes."""
+
     def save(self, directory: Path) -> None:
         """Writes it into `directory`."""
 
@@ -47,6 +50,7 @@ class Dataset:
         """Sizes for the log and for ``data.json``; tokens include EOS."""
         return {
             "fingerprint": self.fingerprint,
+            **self.assets.summary(),
             "dropped_empty": self.dropped_empty,
             "splits": {
                 name: {

@@ -1,8 +1,10 @@
 """The slot `data.source`: where the examples come from."""
 
+from typing import Any
+
 from transformer_jax.config import DataConfig
 from transformer_jax.data.algorithmic import Copy, Reverse, Sort
-from transformer_jax.data.dataset import Source
+from transformer_jax.data.dataset import Dataset, Source
 from transformer_jax.data.parallel_text import ParallelText
 from transformer_jax.data.scan import Scan
 from transformer_jax.data.tfds_source import Tfds
@@ -22,6 +24,11 @@ SOURCES: dict[str, type[Source]] = {
 def make_source(config: DataConfig) -> Source:
     """The source that `data.source` names; UserError if its options are wrong. Reads nothing."""
     return resolve(SOURCES, config.source, "data.source")()
+
+
+def make_dataset(config: DataConfig, assets: Any = None) -> Dataset:
+    """What the source that `data.source` names loads; see `Source.load`."""
+    return make_source(config).load(config, assets)
 
 
 def check(config: DataConfig) -> None:

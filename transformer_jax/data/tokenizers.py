@@ -42,6 +42,10 @@ class TokenizerPair:
             digest.update(f"{len(content)}\n".encode() + content)
         return digest.hexdigest()
 
+    def summary(self) -> dict[str, int]:
+        """The sizes of the vocabularies."""
+        return {"source_vocabulary": self.source.vocab_size, "target_vocabulary": self.target.vocab_size}
+
     def save(self, directory: Path) -> None:
         """Writes ``tokenizer.*``, or ``source_tokenizer.*`` and ``target_tokenizer.*``, into `directory`."""
         named = {JOINT: self.source} if self.is_joint else {SOURCE: self.source, TARGET: self.target}

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from transformer_jax.config import Config, Resolved, with_values
-from transformer_jax.data import Dataset, Plan, make_plan, make_source
+from transformer_jax.data import Dataset, Plan, make_dataset, make_plan
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator
 from transformer_jax.parallel.layout import Layout, make_layout
@@ -83,7 +83,7 @@ def compile_program(config: Config, lanes: int = 1, assets: Any = None, traced: 
     if lanes > 1:
         check_lanes(config)
     layout = make_layout(config, lanes)
-    dataset = make_source(config.data).load(config.data, assets)
+    dataset = make_dataset(config.data, assets)
     resolved = resolve_config(config, dataset.assets)
     plan = make_plan(dataset.splits["train"], config.data)
     steps = Steps(resolved, plan, layout)

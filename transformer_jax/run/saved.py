@@ -12,7 +12,7 @@ from typing import Any
 
 from transformer_jax.checkpoint import Checkpoints, average, is_scheduled, parse_checkpoint
 from transformer_jax.config import Config, Resolved, replace
-from transformer_jax.data import Examples, encode_pairs, make_source
+from transformer_jax.data import Examples, encode_pairs, make_dataset
 from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
@@ -178,7 +178,7 @@ def _find_examples(
         text = read_parallel(source, reference)
         name = os.fsencode(source.name).decode("utf-8", "replace")
         return _Judged(name, run.encode(text.sources, text.references), _named_by_content(name, text.sources))
-    dataset = make_source(run.config.data).load(run.config.data, run.assets)
+    dataset = make_dataset(run.config.data, run.assets)
     moved = any(path.startswith("data.") and path != "data.directory" for path in overrides)
     if not moved and recorded(run.workdir, "fingerprint") != dataset.fingerprint:
         raise UserError(

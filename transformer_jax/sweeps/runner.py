@@ -10,7 +10,7 @@ import jax
 
 from transformer_jax.compilation import HURRY, available_cpus, known_flags
 from transformer_jax.config import Resolved, with_values
-from transformer_jax.data import Dataset, make_source
+from transformer_jax.data import Dataset, make_dataset
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import check_lanes, count_parameters
 from transformer_jax.run.directory import ERROR, SWEEP, is_run_directory, read_json, run_directory_of, write_json
@@ -78,7 +78,7 @@ def run_sweep(
     short = jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants)
     if short and "XLA_FLAGS" not in environment:
         environment["XLA_FLAGS"] = known_flags(HURRY)
-    datasets = {config: make_source(config).load(config) for config in dict.fromkeys(v.config.data for v in variants)}
+    datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
     rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
     definition = _describe(name, experiment, scale_name, scale, rows)
     before = _read_definition(workdir / SWEEP, definition)
