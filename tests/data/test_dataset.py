@@ -74,7 +74,7 @@ def test_summary_counts(config):
     summary = make_dataset(config).summary()
     assert summary["source_vocabulary"] == 4 + len("abcdefABCDEFGH")
     assert summary["splits"]["train"] == {
-        "sentences": 2, "source_tokens": 5, "target_tokens": 7, "dropped": 2, "truncated": 0
+        "examples": 2, "tokens": {"inputs": 5, "targets": 7}, "dropped": 2, "truncated": 0
     }  # fmt: skip
 
 
@@ -83,12 +83,12 @@ def test_what_is_not_seen_is_said(config, tmp_path):
         with (tmp_path / "corpus" / f"train.{side}").open("a") as file:
             file.write("\n")
     limit = "a side is longer than data.max_length = 4 tokens"
-    cut = [f"1 of 2 pairs of {name} cut: {limit}, and what lies beyond is not seen." for name in ("valid", "test")]
+    cut = [f"1 of 2 examples of {name} cut: {limit}, and what lies beyond is not seen." for name in ("valid", "test")]
     assert make_dataset(config).losses(config.max_length) == [
-        "1 pairs of train left out: a side is empty.", f"2 of 4 pairs of train left out: {limit}.", *cut,
+        "1 examples of train left out: a side is empty.", f"2 of 4 examples of train left out: {limit}.", *cut,
     ]  # fmt: skip
     shorter = dataclasses.replace(config, over_long="truncate")
-    assert f"2 of 4 pairs of train cut: {limit}" in make_dataset(shorter).losses(config.max_length)[1]
+    assert f"2 of 4 examples of train cut: {limit}" in make_dataset(shorter).losses(config.max_length)[1]
     assert make_dataset(dataclasses.replace(config, max_length=7)).losses(7)[1:] == []
 
 
@@ -97,9 +97,8 @@ def test_given_tokenizers_are_used(config):
     again = make_dataset(config, separate.assets)
     assert again.assets is separate.assets
     assert again.fingerprint == separate.fingerprint
-    assert (
-        again.splits["train"].sequences("targets").values == separate.splits["train"].sequences("targets").values
-    ).all()
+    first, second = (made.splits["train"].sequences("targets").values for made in (again, separate))
+    assert (first == second).all()
 
 
 def test_fingerprint_sees_texts_and_tokenizer(config):
@@ -117,9 +116,7 @@ def cached(config, monkeypatch):
 
 def equal(first, second):
     return all(
-        (
-            getattr(first.splits[name].sequences(side), field) == getattr(second.splits[name].sequences(side), field)
-        ).all()
+        np.array_equal(*(getattr(made.splits[name].sequences(side), field) for made in (first, second)))
         for name in first.splits
         for side in ("inputs", "targets")
         for field in ("values", "offsets")
@@ -147,11 +144,8 @@ def test_damaged_cache_is_made_anew(cached, damage):
     first = make_dataset(cached)
     (file,) = encoding.cache_directory().iterdir()
     good = file.read_bytes()
-    middle = (
-        good.index(first.splits["valid"].sequences("inputs").values.tobytes()[-4:])
-        if damage == "flip"
-        else len(good) // 2
-    )
+    last = first.splits["valid"].sequences("inputs").values.tobytes()[-4:]
+    middle = good.index(last) if damage == "flip" else len(good) // 2
     bad = {"truncate": good[:middle], "flip": good[:middle] + b"\x7f" + good[middle + 1 :], "garbage": b"x"}[damage]
     file.write_bytes(bad)
     assert equal(make_dataset(cached), first)

@@ -67,9 +67,8 @@ def test_every_pair_once_per_epoch(dataset):
         for source, target in zip(batch["inputs"], batch["targets"], strict=True):
             if source.any() or target.any():
                 found.append((source[source != PAD].tolist(), target[target != PAD].tolist()))
-    assert sorted(found) == sorted(
-        (train.sequences("inputs")[i].tolist(), train.sequences("targets")[i].tolist()) for i in range(len(train))
-    )
+    pairs = zip(*(train.sequences(side) for side in ("inputs", "targets")), strict=True)
+    assert sorted(found) == sorted((source.tolist(), target.tolist()) for source, target in pairs)
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
@@ -163,18 +162,18 @@ def test_batches_that_cannot_be_filled_or_kept_small_are_refused(dataset, batchi
     """At the bound they are not, and the default serves a corpus of one pair too."""
     train = dataset.splits["train"]
     plan = plan_of(dataset, batching, batch_multiple=len(train), tokens_per_batch=10**6)
-    assert [shape.rows for shape in plan.shapes] == [len(train)] * len(plan.shapes)
+    assert [shape.size for shape in plan.shapes] == [len(train)] * len(plan.shapes)
     for multiple in (len(train) + 1, 100_000):
         with pytest.raises(
-            UserError, match=f"batch_multiple = {multiple:,} is more than the {len(train):,} training pairs"
+            UserError, match=f"batch_multiple = {multiple:,} is more than the {len(train):,} training examples"
         ):
             plan_of(dataset, batching, batch_multiple=multiple, tokens_per_batch=10**6)
     one = train.first(1)
-    assert make_plan(one, config(batching, batch_multiple=8)).shapes[0].rows == 8
-    longest = max(max(shape.source_width, shape.target_width) for shape in plan_of(dataset, batching).shapes)
+    assert make_plan(one, config(batching, batch_multiple=8)).shapes[0].size == 8
+    longest = max(max(shape.widths.values()) for shape in plan_of(dataset, batching).shapes)
     least = 4 * longest
     for shape in plan_of(dataset, batching, tokens_per_batch=least).shapes:
-        assert shape.rows * max(shape.source_width, shape.target_width) <= least
+        assert shape.size * max(shape.widths.values()) <= least
     for tokens in (1, least - 1):
         with pytest.raises(UserError, match=f"tokens_per_batch = {tokens} is too few .* {least} tokens a side"):
             plan_of(dataset, batching, tokens_per_batch=tokens)
