@@ -31,12 +31,12 @@ def softmax_in_numpy(logits, mask):
 
 def test_attention_is_equation_1():
     q, k, v = normal(B, T, H, K), normal(B, S, H, K), normal(B, S, H, V)
-    found = attention(q, k, v, np.ones((B, 1, T, S), bool), scale=K**-0.5)
+    found, weights = attention(q, k, v, np.ones((B, 1, T, S), bool), scale=K**-0.5)
     for b in range(B):
         for h in range(H):
-            logits = q[b, :, h] @ k[b, :, h].T / np.sqrt(K)
-            expected = softmax_in_numpy(logits, True) @ v[b, :, h]
-            np.testing.assert_allclose(found[b, :, h], expected, rtol=1e-5, atol=1e-6)
+            expected = softmax_in_numpy(q[b, :, h] @ k[b, :, h].T / np.sqrt(K), True)
+            np.testing.assert_allclose(weights[b, h], expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found[b, :, h], expected @ v[b, :, h], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("place", ["encoder", "cross"])
@@ -194,7 +194,7 @@ def test_scale_multiplies_relative_scores_but_not_the_bias():
     q, k, v = normal(B, T, H, K), normal(B, S, H, K), np.eye(S, dtype=np.float32)[None, :, None].repeat(H, 2)
     v = np.broadcast_to(v, (B, S, H, S))
     relative, bias = normal(B, H, T, S), normal(B, H, T, S)
-    found = attention(q, k, v, np.ones((B, 1, T, S), bool), scale=0.3, relative_score=relative, bias=bias)
+    found, _ = attention(q, k, v, np.ones((B, 1, T, S), bool), scale=0.3, relative_score=relative, bias=bias)
     logits = 0.3 * (np.einsum("BTHK,BSHK->BHTS", q, k) + relative) + bias
     np.testing.assert_allclose(np.moveaxis(found, 1, 2), softmax_in_numpy(logits, True), rtol=1e-5, atol=1e-6)
 
