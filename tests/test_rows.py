@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from configs.rows import NOTES, PARTNERS, ROWS
-from transformer_jax.config import Config, attention_at
+from transformer_jax.config import Config, attention_at, flatten, to_dict
 from transformer_jax.errors import UserError
 from transformer_jax.loading import load_config
 from transformer_jax.run.resolve import validate
@@ -90,9 +90,80 @@ def test_row_has_its_number_of_parameters(file, row):
     assert counted(config) == by_hand(config)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row not in ("base", "heads_8")])
-def test_row_differs_from_the_base(row):
-    assert load("base.py", row) != load("base.py")
+ATTENTION = "model.attention"
+CHANGES = {  # what each row changes in the base of Table 3, as its name says it
+    "base": {},
+    "heads_8": {},
+    **{f"heads_{n}": {"model.num_heads": n, "model.d_k": 512 // n, "model.d_v": 512 // n} for n in (1, 4, 16, 32)},
+    **{f"heads_{n}_fixed_d_k": {"model.num_heads": n} for n in (1, 4, 16, 32)},
+    "ffn_depth_1": {"model.ffn_depth": 1},
+    "ffn_depth_1_partner": {"model.d_ff": 256},
+    "ffn_depth_3": {"model.ffn_depth": 3},
+    "ffn_depth_3_matched": {"model.ffn_depth": 3, "model.d_ff": 1024},
+    "ffn_depth_4": {"model.ffn_depth": 4},
+    "ffn_depth_4_matched": {"model.ffn_depth": 4, "model.d_ff": 799},
+    "ffn_gelu": {"model.feed_forward": "gelu"},
+    "ffn_linear": {"model.feed_forward": "linear"},
+    "ffn_swiglu": {"model.feed_forward": "swiglu"},
+    "ffn_geglu": {"model.feed_forward": "geglu"},
+    "ffn_none": {"model.feed_forward": "none"},
+    "scale_none": {f"{ATTENTION}.scale": "none"},
+    "scale_inv_d_k": {f"{ATTENTION}.scale": "inv_d_k"},
+    "scale_learned": {f"{ATTENTION}.scale": "learned"},
+    "wide_heads": {"model.d_k": 256},
+    "wide_heads_scale_none": {"model.d_k": 256, f"{ATTENTION}.scale": "none"},
+    "wider_heads": {"model.d_k": 1024},
+    "wider_heads_scale_none": {"model.d_k": 1024, f"{ATTENTION}.scale": "none"},
+    "no_wo": {f"{ATTENTION}.output_projection": "none"},
+    "no_wo_partner": {"model.d_k": 32},
+    "no_wo_matched": {f"{ATTENTION}.output_projection": "none", "model.d_ff": 2432},
+    "no_wo_no_wv": {f"{ATTENTION}.output_projection": "none", f"{ATTENTION}.projections": "no_value"},
+    "no_wq": {f"{ATTENTION}.projections": "no_query"},
+    "no_wk": {f"{ATTENTION}.projections": "no_key"},
+    "no_wv": {f"{ATTENTION}.projections": "no_value"},
+    "no_projections": {f"{ATTENTION}.projections": "none"},
+    "shared_wq_wk": {f"{ATTENTION}.projections": "shared_query_key"},
+    "shared_wk_wv": {f"{ATTENTION}.projections": "shared_key_value"},
+    "shared_wq_wk_wv": {f"{ATTENTION}.projections": "shared"},
+    "hidden_projections": {f"{ATTENTION}.projections": "hidden"},
+    "score_bilinear": {f"{ATTENTION}.score": "bilinear"},
+    "score_additive": {f"{ATTENTION}.score": "additive"},
+    "score_cosine": {f"{ATTENTION}.score": "cosine"},
+    "qk_rms_norm": {f"{ATTENTION}.qk_norm": "rms_norm"},
+    "weights_sigmoid": {f"{ATTENTION}.weights": "sigmoid"},
+    "weights_sparsemax": {f"{ATTENTION}.weights": "sparsemax"},
+    "weights_off_by_one": {f"{ATTENTION}.weights": "softmax_off_by_one"},
+    "weights_uniform": {f"{ATTENTION}.weights": "uniform"},
+    "cross_weights_uniform": {f"{ATTENTION}.cross.weights": "uniform"},
+    "positions_learned": {"model.positions": "learned"},
+    "positions_none": {"model.positions": "none"},
+    "positions_index": {"model.positions": "index"},
+    "positions_log_index": {"model.positions": "log_index"},
+    "positions_rotary": {"model.positions": "rotary"},
+    "positions_t5": {"model.positions": "t5"},
+    "positions_shaw": {"model.positions": "shaw"},
+    "positions_alibi": {"model.positions": "alibi"},
+    "pre_norm": {"model.residual": "pre_norm"},
+    "no_residual": {"model.residual": "none"},
+    "rms_norm": {"model.norm": "rms_norm"},
+    "no_norm": {"model.norm": "none"},
+    "tied_decoder": {"model.embedding.tying": "decoder"},
+    "untied": {"model.embedding.tying": "none"},
+    "embedding_scale_one": {"model.embedding.scale": "one"},
+    "unmasked": {"model.decoder_mask": "none"},
+    "averaged": {"evaluate.checkpoint": "average:5"},
+    "best_checkpoint": {"evaluate.checkpoint": "best"},
+    "ema": {"optimizer.ema_decay": 0.99},
+}
+
+
+def test_every_row_changes_what_its_name_says_and_nothing_else():
+    base = flatten(to_dict(load("base.py")))
+    found = {
+        row: {path: value for path, value in flatten(to_dict(load("base.py", row))).items() if value != base[path]}
+        for row in ROWS
+    }
+    assert found == CHANGES
 
 
 @pytest.mark.parametrize(("row", "partner"), PARTNERS.items())

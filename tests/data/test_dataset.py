@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.config import DataConfig
-from transformer_jax.data import EOS, encoding, make_dataset
+from transformer_jax.data import EOS, TokenizerPair, encode_pairs, encoding, make_dataset
 from transformer_jax.errors import UserError
 
 TRAIN = [("a b", "A B C"), ("a b c d e f", "A"), ("b", "B C"), ("c", "C D E F G H")]
@@ -99,6 +99,25 @@ def test_given_tokenizers_are_used(config):
     assert again.fingerprint == separate.fingerprint
     first, second = (made.splits["train"].sequences("targets").values for made in (again, separate))
     assert (first == second).all()
+
+
+def test_each_side_has_its_own_tokenizer_where_vocabularies_are_separate(config):
+    config = dataclasses.replace(config, joint_vocabulary=False, over_long="truncate")
+    dataset = make_dataset(config)
+    source, target = dataset.tokenizers.source, dataset.tokenizers.target
+    assert (sorted(source.symbols), sorted(target.symbols)) == (list("abcdef"), list("ABCDEFGH"))
+    train = dataset.splits["train"]
+    assert (texts(source, train.inputs)[0], texts(target, train.targets)[0]) == ("a b", "A B C")
+    pairs = encode_pairs(["c a", "f"], ["H A", "G"], config, dataset.tokenizers)
+    assert (texts(source, pairs.inputs), texts(target, pairs.targets)) == (["c a", "f"], ["H A", "G"])
+
+
+def test_saved_tokenizers_come_back_to_their_sides(config, tmp_path):
+    pair = make_dataset(dataclasses.replace(config, joint_vocabulary=False)).tokenizers
+    pair.save(tmp_path)
+    loaded = TokenizerPair.load(tmp_path)
+    assert (loaded.source.symbols, loaded.target.symbols) == (pair.source.symbols, pair.target.symbols)
+    assert loaded.source.symbols != loaded.target.symbols
 
 
 def test_fingerprint_sees_texts_and_tokenizer(config):

@@ -108,6 +108,21 @@ def test_seed_and_epoch_change_the_pairs_of_a_batch(dataset, batching):
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)
+def test_pairs_that_stand_together_are_others_in_every_epoch_and_for_every_seed(dataset, batching):
+    """Whatever the order in which the batches come."""
+    plan = plan_of(dataset, batching)
+
+    def company(seed, epoch):
+        steps = range(epoch * plan.batches_per_epoch, (epoch + 1) * plan.batches_per_epoch)
+        return {frozenset(row.tobytes() for row in plan.batch_at(step, seed)["inputs"] if row.any()) for step in steps}
+
+    found = [company(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len(found[0]) > 5
+    for one, other in itertools.combinations(found, 2):
+        assert len(one & other) <= 1  # a class may be a single batch
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
 def test_seeking_equals_iterating(dataset, batching):
     plan = plan_of(dataset, batching)
     last = 3 * plan.batches_per_epoch

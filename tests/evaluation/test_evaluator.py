@@ -13,7 +13,7 @@ import pytest
 import tiny
 import tiny_run
 
-from transformer_jax.data import PAD, encode_pairs, evaluation_batches
+from transformer_jax.data import EOS, PAD, encode_pairs, evaluation_batches
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Trained, parse_checkpoint
 from transformer_jax.evaluation.significance import compare_files
@@ -55,6 +55,17 @@ def test_the_choices_of_checkpoints_differ(run):
     assert len(set(nll.values())) == 3
     best = json.loads((run / "result.json").read_text())["best_step"]
     assert _equal(load_params(run, "best"), load_params(run, str(best)))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_average_is_the_mean_of_the_last_checkpoints(run, number):
+    """Of which there are more."""
+    steps = [15, 16, 20]
+    assert [int(path.name) for path in sorted((run / "checkpoints").iterdir())] == steps
+    each = [load_params(run, str(step)) for step in steps[-number:]]
+    mean = jax.tree.map(lambda *leaves: np.mean(np.float64(leaves), axis=0).astype(leaves[0].dtype), *each)
+    assert _equal(load_params(run, f"average:{number}"), mean)
+    assert not _equal(mean, load_params(run, "average:3"))
 
 
 def _equal(a, b) -> bool:
@@ -235,6 +246,27 @@ def test_translate_writes_the_predictions(run):
     found = [best[0][0] for best in translate(run, sources)]
     assert found == (run / "predictions" / "test.txt").read_text().splitlines()
     assert len(set(found)) > 1
+
+
+def test_translate_writes_the_most_probable_token_at_every_place(run):
+    """Of the model's own logits, given the tokens before."""
+    program = tiny_run.program()
+    sources = program.dataset.splits["test"].sources[:8]
+    tokenizer, params = program.dataset.tokenizers.target, load_params(run, "average:3")
+    found = [best[0][0] for best in translate(run, sources)]
+    targets = [[*ids, EOS] for ids in tokenizer.encode(found)]
+    batch = {"inputs": filled([[*ids, EOS] for ids in tokenizer.encode(sources)]), "targets": filled(targets)}
+    best = tiny.logits(program.config, params, batch)[..., PAD + 1 :].argmax(-1) + PAD + 1
+    for source, target, likely in zip(sources, targets, best.tolist(), strict=True):
+        limit = len(source.split()) + 1 + program.config.decode.max_extra_length
+        written = likely[: len(target)]
+        assert written[:-1] == target[:-1]
+        assert written[-1] == EOS or len(target) - 1 == limit
+
+
+def filled(rows):
+    width = max(map(len, rows))
+    return np.int32([[*row, *[PAD] * (width - len(row))] for row in rows])
 
 
 def test_blank_unknown_and_over_long_sources_keep_their_lines(run):

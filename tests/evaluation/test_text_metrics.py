@@ -44,6 +44,11 @@ def test_exact_match_is_the_fraction_of_equal_lines():
     assert exact_match(HYPOTHESES, REFERENCES).score == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("hypothesis", ["a  b", "A b", "a b.", "b a", "ab", "a b c", "a"])
+def test_a_line_that_differs_in_one_character_is_no_match(hypothesis):
+    assert exact_match([hypothesis, "a b"], ["a b", "a b"]).score == 0.5
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_the_same_text_has_the_highest_score(name):
     score = METRICS[name](REFERENCES, REFERENCES)

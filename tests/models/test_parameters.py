@@ -135,3 +135,57 @@ def test_variants_share_the_initial_values_of_what_they_have_in_common():
             np.testing.assert_array_equal(leaf, flat[name], err_msg=name)
             common += 1
     assert common == len(jax.tree.leaves(base)) - 3  # all but W_O, in three places
+
+
+SPREAD = {  # what it is set by, the end of the path, standard deviation, bound (None: normal)
+    "learned positions": ({"model.positions": "learned"}, "decoder_positions/embedding", 32**-0.5, None),
+    "T5": ({"model.positions": "t5(buckets=512, max_distance=1000)"}, "encoder_positions/bias", 1.0, None),
+    "Shaw": ({"model.positions": "shaw(max_distance=50)"}, "self_attention/relative/keys", None, 6 / (101 + 16)),
+    "bilinear": ({"model.attention.score": "bilinear"}, "cross_attention/score_function/kernel", None, 6 / (16 + 16)),
+    "additive": ({"model.attention.score": "additive", "model.d_k": 800}, "score_function/v", 1.0, None),
+    "hidden": ({"model.attention.projections": "hidden"}, "query/Dense_0/kernel", None, 6 / (32 + 32)),
+    "hidden's second": ({"model.attention.projections": "hidden"}, "key/DenseGeneral_0/kernel", None, 6 / (32 + 32)),
+    "gate": ({"model.feed_forward": "swiglu"}, "feed_forward/gate/kernel", None, 6 / (32 + 32)),
+    "gated": ({"model.feed_forward": "geglu"}, "feed_forward/linear_1/kernel", None, 6 / (32 + 32)),
+    "softmax": ({"model.embedding.tying": "none", "model.vocab_size": 500}, "softmax/embedding", 32**-0.5, None),
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_parameters_of_a_slot_start_with_the_spread_of_their_source(name):
+    overrides, end, deviation, squared_bound = SPREAD[name]
+    found = [value for path, value in named(initial(tuple(overrides.items()))) if path.endswith(end)]
+    assert found, f"no parameter is called {end}"
+    for values in found:
+        if squared_bound is None:
+            assert values.std() == pytest.approx(deviation, rel=0.08)
+            assert np.abs(values).max() > 2.5 * deviation  # normal, not uniform
+        else:
+            bound = squared_bound**0.5
+            assert 0.98 * bound < np.abs(values).max() <= bound
+            assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
+
+
+STARTS = {"scale": 1.0, "bias": 0.0}
+
+
+def test_norms_start_as_the_identity_and_biases_at_0():
+    overrides = {
+        "model.attention.use_bias": True,
+        "model.attention.qk_norm": "layer_norm",
+        "model.attention.projections": "hidden",
+        "model.embedding.output_bias": True,
+    }
+    seen = set()
+    for path, values in named(initial(tuple(overrides.items()))):
+        last = path.rpartition("/")[2]
+        if last in STARTS:
+            seen.add(path.split("/")[-2])
+            assert np.all(values == STARTS[last]), path
+    assert {"query_norm", "norm", "Dense_0", "DenseGeneral_0", "out", "linear_2", "output_bias"} <= seen
+
+
+def named(params):
+    """(path, values) of every parameter."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), value) for path, value in leaves]

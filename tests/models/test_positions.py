@@ -2,10 +2,12 @@
 
 import math
 
+import inside
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from transformer_jax.models.positions import POSITIONS, sinusoids
 
@@ -130,3 +132,24 @@ def test_sinusoids_are_interleaved_and_end_with_a_sine_when_odd():
 def test_the_base_of_the_frequencies_can_be_set(spec, hook):
     scheme = POSITIONS[spec]
     assert not np.allclose(call(scheme(), hook)[0], call(scheme(base=10), hook)[0])
+
+
+def test_t5_looks_back_in_the_decoder_and_both_ways_in_the_encoder():
+    """Which entries of the two tables the logits depend on: distances are 0 to 11 on both sides."""
+    config = tiny.config({"model.positions": "t5"})
+    batch = {side: tiny.sentences([12], 12, seed) for seed, side in enumerate(("inputs", "targets"))}
+    weights = np.random.default_rng(1).normal(size=(12, 11))
+
+    def combination(params):
+        return (inside.logits(config, params, batch["inputs"], batch["targets"])[0] * weights).sum()
+
+    gradients = jax.jit(jax.grad(combination))(tiny.params(config))
+    acting = {
+        stack: set(np.flatnonzero(np.abs(gradients[f"{stack}_positions"]["bias"]).sum(-1)).tolist())
+        for stack in ("encoder", "decoder")
+    }
+    offsets = range(-11, 12)
+    assert acting == {
+        "encoder": {t5_bucket(offset, causal=False) for offset in offsets},
+        "decoder": {t5_bucket(offset, causal=True) for offset in offsets},
+    }

@@ -55,6 +55,20 @@ def test_feed_forward(name, depth):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name in FEED_FORWARDS if name != "none"])
+def test_feed_forward_drops_hidden_units_after_the_non_linearity(name):
+    """W_2 is the identity: what comes out is what was hidden, doubled, or nothing."""
+    gated = name in ("swiglu", "geglu")
+    sizes = {"d_model": D, "d_ff": 3 * D // 2 if gated else D, "depth": 2}
+    module = FEED_FORWARDS[name](**sizes, dropout=functools.partial(Dropout, 0.5))
+    params = random_params(module, X)
+    params["linear_2"] = {n: np.eye(D) if n == "kernel" else np.zeros(D) for n in params["linear_2"]}
+    hidden, found = (np.asarray(inside.apply(module, params, X, key=key)) for key in (None, jax.random.key(0)))
+    dropped = found == 0
+    np.testing.assert_allclose(found[~dropped], 2 * hidden[~dropped], rtol=1e-5)
+    assert 0.2 < dropped[hidden != 0].mean() < 0.8
+
+
 @pytest.mark.parametrize("name", ["swiglu", "geglu"])
 def test_gated_feed_forward_has_as_many_weights_as_the_plain_one(name):
     sizes = {"d_model": 30, "d_ff": 300, "depth": 2, "dropout": functools.partial(Dropout, 0.0)}
@@ -137,8 +151,7 @@ def test_logits_are_products_with_the_table_without_scale():
 
 
 @pytest.mark.parametrize("tying", tiny.choices("model.embedding.tying"))
-def test_tying(tying):
-    """Which of the three uses of a table change when one table changes."""
+def test_tables_of_each_tying(tying):
     shapes = tiny.shapes(tiny.config({"model.embedding.tying": tying, "model.source_vocab_size": 13}))
     tables = {path: shape for path, shape in shapes.items() if path.endswith("['embedding']")}
     expected = {
@@ -147,6 +160,35 @@ def test_tying(tying):
         "none": {"source_embedding": 13, "target_embedding": 11, "softmax": 11},
     }[tying]
     assert tables == {f"['{name}']['embedding']": (rows, 8) for name, rows in expected.items()}
+
+
+USES = {"source": 5, "target": 7, "softmax": 9}
+"""A row that only this use reads: 5 is in the source alone, 7 in the target alone, 9 is asked for alone."""
+
+
+def test_which_uses_a_table_has_at_each_tying():
+    """One row of one table is changed: does the logit of 9 change?"""
+    batch = {"inputs": np.int32([[4, 5]]), "targets": np.int32([[7, 8]])}
+    found = {}
+    for tying in tiny.choices("model.embedding.tying"):
+        config = tiny.config({"model.embedding.tying": tying})
+        params = tiny.params(config)
+        before = tiny.logits(config, params, batch)[0, 1, 9]
+        for table in [name for name, leaves in params.items() if set(leaves) == {"embedding"}]:
+            uses = set()
+            for use, row in USES.items():
+                values = params[table]["embedding"]
+                changed = {**params, table: {"embedding": values.at[row].add(1.0)}}
+                uses |= {use} if abs(tiny.logits(config, changed, batch)[0, 1, 9] - before) > 1e-3 else set()
+            found[tying, table] = uses
+    assert found == {
+        ("three_way", "source_embedding"): {"source", "target", "softmax"},
+        ("decoder", "source_embedding"): {"source"},
+        ("decoder", "target_embedding"): {"target", "softmax"},
+        ("none", "source_embedding"): {"source"},
+        ("none", "target_embedding"): {"target"},
+        ("none", "softmax"): {"softmax"},
+    }
 
 
 def test_output_bias_is_added_to_the_logits():

@@ -180,3 +180,25 @@ def test_sentence_tests_see_nothing_where_nothing_is():
 def test_sentence_tests_need_lines_that_match():
     with pytest.raises(ValueError, match="lengths differ"):
         compare_sentences(POOR, REFERENCES[1:], REFERENCES)
+
+
+def bca_in_numpy(x, samples=40_000):
+    """Efron 1987: the percentiles that the bias and the skewness of the mean call for."""
+    rng = np.random.default_rng(5)
+    means = rng.choice(x, (samples, len(x))).mean(axis=1)
+    bias = stats.norm.ppf((means < x.mean()).mean())
+    left_out = (x.sum() - x) / (len(x) - 1)
+    centred = left_out.mean() - left_out
+    acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
+    z = bias + stats.norm.ppf([0.025, 0.975])
+    return np.quantile(means, stats.norm.cdf(bias + z / (1 - acceleration * z)))
+
+
+def test_bootstrap_corrects_for_bias_and_skewness():
+    """Of values with a long tail, where the plain percentiles lie elsewhere."""
+    x = np.exp(np.random.default_rng(6).normal(0.0, 1.2, size=14))
+    low, high = bca_in_numpy(x)
+    percentile = np.quantile(np.random.default_rng(5).choice(x, (40_000, len(x))).mean(axis=1), [0.025, 0.975])
+    found = bootstrap_interval(x)
+    assert (found.low, found.high) == (pytest.approx(low, rel=0.02), pytest.approx(high, rel=0.02))
+    assert high > 1.05 * percentile[1]

@@ -1,7 +1,9 @@
 """Section 5.4: the loss, as a sum and a count."""
 
+import dataclasses
 import functools
 
+import inside
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,8 @@ import tiny
 from transformer_jax.models.tokens import Tokens, shift_right
 from transformer_jax.tasks.losses import smoothed_cross_entropy
 from transformer_jax.vocabulary import BOS, PAD
+from transformer_jax.training.state import Lane, init_state
+from transformer_jax.training.step import build_step
 
 RNG = np.random.default_rng(0)
 
@@ -75,3 +79,29 @@ def test_the_sums_are_those_of_the_logits():
     assert [float(x) for x in measured["nll"]] == pytest.approx([nll, real.sum()], rel=1e-5)
     assert [float(x) for x in measured["token_accuracy"]] == [correct, real.sum()]
     assert float(count) == real.sum()
+
+
+SGD = {"optimizer.name": "sgd", "optimizer.schedule": "constant", "optimizer.learning_rate": 64.0}
+
+
+def test_the_gradient_of_a_step_is_that_of_the_mean_over_tokens():
+    """Not of the mean over rows of their means: the rows are of very unlike length."""
+    config = tiny.config({"model.dropout_rate": 0.0, "train.label_smoothing": 0.2, **SGD})
+    params, batch = tiny.params(config), jax.tree.map(jnp.asarray, tiny.batch())
+    real = batch["targets"] != PAD
+    before = jnp.where(real, jnp.pad(batch["targets"][:, :-1], [(0, 0), (1, 0)], constant_values=BOS), PAD)
+
+    def mean(params):
+        log_probs = jax.nn.log_softmax(inside.logits(config, params, batch["inputs"], before))
+        nll = -jnp.take_along_axis(log_probs, batch["targets"][..., None], -1)[..., 0]
+        return jnp.sum(real * (0.8 * nll - 0.2 * log_probs.mean(-1))) / real.sum()
+
+    lane = Lane(np.int32(0), {})
+    state = dataclasses.replace(init_state(config, lane), params=params)
+    after, _ = jax.jit(build_step(config))(state, batch, lane)
+    gradient = jax.tree.map(lambda a, b: (a - b) / 64, params, after.params)
+    expected = jax.jit(jax.grad(mean))(params)
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-6, err_msg=str(path))

@@ -36,7 +36,7 @@ def trained(config):
     return found
 
 
-def adam_in_numpy(decay):
+def adam_in_numpy(decay, gradients):
     """Kingma and Ba 2015, Algorithm 1; decoupled decay (Loshchilov and Hutter 2019) where `decay` says so."""
 
     def leaf(path, p, *gradients):
@@ -47,10 +47,10 @@ def adam_in_numpy(decay):
             p = p - RATE * (update + (DECAY * p if decay(path) else 0))
         return p
 
-    return jax.tree_util.tree_map_with_path(leaf, PARAMS, *GRADIENTS)
+    return jax.tree_util.tree_map_with_path(leaf, PARAMS, *gradients)
 
 
-def lion_in_numpy():
+def lion_in_numpy(gradients):
     """Chen et al. 2023, Algorithm 2."""
 
     def leaf(path, p, *gradients):
@@ -60,7 +60,7 @@ def lion_in_numpy():
             m = B2 * m + (1 - B2) * g
         return p
 
-    return jax.tree_util.tree_map_with_path(leaf, PARAMS, *GRADIENTS)
+    return jax.tree_util.tree_map_with_path(leaf, PARAMS, *gradients)
 
 
 def is_matrix(path):
@@ -68,19 +68,28 @@ def is_matrix(path):
 
 
 TWINS = {
-    "adam": lambda: adam_in_numpy(lambda path: False),
-    "adamw": lambda: adam_in_numpy(is_matrix),
+    "adam": lambda gradients: adam_in_numpy(lambda path: False, gradients),
+    "adamw": lambda gradients: adam_in_numpy(is_matrix, gradients),
     "lion": lion_in_numpy,
-    "sgd": lambda: jax.tree.map(lambda p, *gradients: p - RATE * sum(gradients), PARAMS, *GRADIENTS),
+    "sgd": lambda gradients: jax.tree.map(lambda p, *each: p - RATE * sum(each), PARAMS, *gradients),
 }
 
 
+def clipped(gradient, norm):
+    """Of a global norm of at most `norm`."""
+    factor = min(1, norm / np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(gradient))))
+    return jax.tree.map(lambda g: factor * g, gradient)
+
+
+@pytest.mark.parametrize("clip", [None, 4.0])
 @pytest.mark.parametrize("name", TWINS)
-def test_update_rule_equals_its_twin(name):
-    found = trained(freeze({**BASE, "optimizer.name": name, "optimizer.weight_decay": DECAY}))[-1]
-    for (path, leaf), expected in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(TWINS[name]()), strict=True
-    ):
+def test_update_rule_equals_its_twin(name, clip):
+    """Gradients are clipped before the rule sees them: two of the three are."""
+    config = {**BASE, "optimizer.name": name, "optimizer.weight_decay": DECAY, "optimizer.clip_norm": clip}
+    found = trained(freeze(config))[-1]
+    seen = GRADIENTS if clip is None else [clipped(gradient, clip) for gradient in GRADIENTS]
+    twin = TWINS[name](seen)
+    for (path, leaf), expected in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(twin), strict=True):
         np.testing.assert_allclose(leaf, expected, rtol=1e-4, atol=1e-5, err_msg=str(path))
 
 
