@@ -104,16 +104,22 @@ def test_given_tokenizers_are_used(config):
 def test_each_side_has_its_own_tokenizer_where_vocabularies_are_separate(config):
     config = dataclasses.replace(config, joint_vocabulary=False, over_long="truncate")
     dataset = make_dataset(config)
-    source, target = dataset.tokenizers.source, dataset.tokenizers.target
+    source, target = dataset.assets.source, dataset.assets.target
     assert (sorted(source.symbols), sorted(target.symbols)) == (list("abcdef"), list("ABCDEFGH"))
     train = dataset.splits["train"]
-    assert (texts(source, train.inputs)[0], texts(target, train.targets)[0]) == ("a b", "A B C")
-    pairs = encode_pairs(["c a", "f"], ["H A", "G"], config, dataset.tokenizers)
-    assert (texts(source, pairs.inputs), texts(target, pairs.targets)) == (["c a", "f"], ["H A", "G"])
+    assert (texts(source, train.sequences("inputs"))[0], texts(target, train.sequences("targets"))[0]) == (
+        "a b",
+        "A B C",
+    )
+    pairs = encode_pairs(["c a", "f"], ["H A", "G"], config, dataset.assets)
+    assert (texts(source, pairs.sequences("inputs")), texts(target, pairs.sequences("targets"))) == (
+        ["c a", "f"],
+        ["H A", "G"],
+    )
 
 
 def test_saved_tokenizers_come_back_to_their_sides(config, tmp_path):
-    pair = make_dataset(dataclasses.replace(config, joint_vocabulary=False)).tokenizers
+    pair = make_dataset(dataclasses.replace(config, joint_vocabulary=False)).assets
     pair.save(tmp_path)
     loaded = TokenizerPair.load(tmp_path)
     assert (loaded.source.symbols, loaded.target.symbols) == (pair.source.symbols, pair.target.symbols)

@@ -13,10 +13,11 @@ import tiny
 
 from transformer_jax.data import BOS, EOS, PAD, TokenizerPair, encode_pairs
 from transformer_jax.data.tokenizer import SymbolTokenizer
-from transformer_jax.data.vocabulary import UNK
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
 from transformer_jax.parallel.layout import make_layout
-from transformer_jax.training.state import Lane
+from transformer_jax.tasks.translation import Translations
+from transformer_jax.training.state import lanes_of
+from transformer_jax.vocabulary import UNK
 
 TOKENIZER = SymbolTokenizer("words", list("abcdefg"))
 EXTRA = 3
@@ -52,14 +53,17 @@ def params(end):
 @functools.cache
 def evaluator(**decode):
     config = tiny.config({**CONFIG, **{f"decode.{name}": value for name, value in decode.items()}})
-    return config, Evaluator(config, TOKENIZER, make_layout(config))
+    return config, Evaluator(config, TokenizerPair(TOKENIZER, TOKENIZER), make_layout(config))
 
 
 def written(sources, num_results=1, end=ENDS, **decode):
     """The best texts of each source, with their scores."""
     config, made = evaluator(**decode)
-    split = encode_pairs(sources, [""] * len(sources), config.data, TokenizerPair(TOKENIZER, TOKENIZER))
-    return made.translate(Trained(params(end), Lane(np.int32(0), {})), split, num_results)
+    tokenizers, output = TokenizerPair(TOKENIZER, TOKENIZER), Translations(num_results)
+    split = encode_pairs(sources, [""] * len(sources), config.data, tokenizers)
+    trained = Trained(jax.tree.map(lambda leaf: leaf[None], params(end)), lanes_of([config]))
+    predicted = made.rows(made.compile(output.predict), trained, split)
+    return output.ranked({name: values[0] for name, values in predicted.items()}, tokenizers)
 
 
 def texts(found):

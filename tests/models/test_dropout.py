@@ -51,9 +51,9 @@ def levels(overrides, *constants, key=0):
 
 EMBEDDED = {
     "decoder": ({}, "target_embedding/embedding", 2),
-    "decoder's positions": ({"model.positions": "learned"}, "decoder_positions/embedding", 2),
+    "decoder's positions": ({"model.positions": "learned"}, "decoder/positions/embedding", 2),
     "encoder": (THROUGH, "source_embedding/embedding", 3),
-    "encoder's positions": ({**THROUGH, "model.positions": "learned"}, "encoder_positions/embedding", 3),
+    "encoder's positions": ({**THROUGH, "model.positions": "learned"}, "encoder/positions/embedding", 3),
 }
 
 
@@ -69,7 +69,7 @@ def test_the_sum_of_embedding_and_position_is_dropped_in_both_stacks(place):
 def test_layers_drop_units_of_their_own(stack, through, once_more):
     """Two layers that each add 1 or, half of the time, nothing: 0, 1 and 2 are found."""
     layers = {f"model.num_{name}_layers": 2 if name == stack else 1 for name in ("encoder", "decoder")}
-    assert levels({**through, **layers}, f"{stack}_layers/feed_forward/linear_2/bias") == 3 + once_more
+    assert levels({**through, **layers}, f"{stack}/layers/feed_forward/linear_2/bias") == 3 + once_more
 
 
 @pytest.mark.parametrize("place", ["encoder", "decoder", "cross"])

@@ -138,8 +138,8 @@ def test_variants_share_the_initial_values_of_what_they_have_in_common():
 
 
 SPREAD = {  # what it is set by, the end of the path, standard deviation, bound (None: normal)
-    "learned positions": ({"model.positions": "learned"}, "decoder_positions/embedding", 32**-0.5, None),
-    "T5": ({"model.positions": "t5(buckets=512, max_distance=1000)"}, "encoder_positions/bias", 1.0, None),
+    "learned positions": ({"model.positions": "learned"}, "decoder/positions/embedding", 32**-0.5, None),
+    "T5": ({"model.positions": "t5(buckets=512, max_distance=1000)"}, "encoder/positions/bias", 1.0, None),
     "Shaw": ({"model.positions": "shaw(max_distance=50)"}, "self_attention/relative/keys", None, 6 / (101 + 16)),
     "bilinear": ({"model.attention.score": "bilinear"}, "cross_attention/score_function/kernel", None, 6 / (16 + 16)),
     "additive": ({"model.attention.score": "additive", "model.d_k": 800}, "score_function/v", 1.0, None),

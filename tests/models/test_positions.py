@@ -145,7 +145,7 @@ def test_t5_looks_back_in_the_decoder_and_both_ways_in_the_encoder():
 
     gradients = jax.jit(jax.grad(combination))(tiny.params(config))
     acting = {
-        stack: set(np.flatnonzero(np.abs(gradients[f"{stack}_positions"]["bias"]).sum(-1)).tolist())
+        stack: set(np.flatnonzero(np.abs(gradients[stack]["positions"]["bias"]).sum(-1)).tolist())
         for stack in ("encoder", "decoder")
     }
     offsets = range(-11, 12)

@@ -12,9 +12,9 @@ import tiny
 
 from transformer_jax.models.tokens import Tokens, shift_right
 from transformer_jax.tasks.losses import smoothed_cross_entropy
-from transformer_jax.vocabulary import BOS, PAD
 from transformer_jax.training.state import Lane, init_state
 from transformer_jax.training.step import build_step
+from transformer_jax.vocabulary import BOS, PAD
 
 RNG = np.random.default_rng(0)
 
