@@ -291,7 +291,7 @@ def raising(error: BaseException):
 
 
 def test_an_interruption_prints_the_command_that_goes_on(config, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("transformer_jax.run.train", raising(Interruption(7)))
+    monkeypatch.setattr("transformer_jax.run.train.train", raising(Interruption(7)))
     override = "--config.data.source=copy(symbols=5, max_length=4)"
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/a b", override) == 75
     said = capsys.readouterr().err
@@ -304,7 +304,7 @@ def test_an_interruption_prints_the_command_that_goes_on(config, monkeypatch, ca
 
 
 def test_a_second_interrupt_is_no_traceback(config, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("transformer_jax.run.train", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("transformer_jax.run.train.train", raising(KeyboardInterrupt()))
     monkeypatch.setattr("os._exit", lambda status: sys.exit(status))
     with pytest.raises(SystemExit, match="130"):
         call("train", f"--config={config}", f"--workdir={tmp_path}/run")
@@ -359,7 +359,7 @@ def test_nohup_is_heard(config, monkeypatch):
     "error", [MemoryError("Unable to allocate 146. GiB"), RuntimeError("RESOURCE_EXHAUSTED: 9 GB")]
 )
 def test_too_little_memory_is_a_sentence(config, monkeypatch, capsys, tmp_path, error):
-    monkeypatch.setattr("transformer_jax.run.train", raising(error))
+    monkeypatch.setattr("transformer_jax.run.train.train", raising(error))
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 2
     said = capsys.readouterr().err
     assert said == f"transformer_jax: the memory does not suffice ({error}): make model, lengths or batches smaller.\n"
@@ -367,14 +367,14 @@ def test_too_little_memory_is_a_sentence(config, monkeypatch, capsys, tmp_path, 
 
 def test_a_full_disk_is_a_sentence(config, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(
-        "transformer_jax.run.train", raising(OSError(28, "No space left on device", "/somewhere/metrics.jsonl"))
+        "transformer_jax.run.train.train", raising(OSError(28, "No space left on device", "/somewhere/metrics.jsonl"))
     )
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 2
     assert capsys.readouterr().err == "transformer_jax: /somewhere/metrics.jsonl: No space left on device.\n"
 
 
 def test_a_diverged_run_has_status_1(config, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("transformer_jax.run.train", lambda *arguments, **options: {"status": "diverged", "steps": 3})
+    monkeypatch.setattr("transformer_jax.run.train.train", lambda *arguments, **options: {"status": "diverged", "steps": 3})
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 1
     assert "diverged after 3 steps" in capsys.readouterr().out
 
@@ -382,7 +382,7 @@ def test_a_diverged_run_has_status_1(config, monkeypatch, capsys, tmp_path):
 def test_allowed_changes_are_a_list(config, monkeypatch, tmp_path):
     seen = {}
     monkeypatch.setattr(
-        "transformer_jax.run.train", lambda *a, **options: seen.update(options) or {"status": "finished", "steps": 3}
+        "transformer_jax.run.train.train", lambda *a, **options: seen.update(options) or {"status": "finished", "steps": 3}
     )
     call("train", f"--config={config}", f"--workdir={tmp_path}", "--allow-config-change=train.steps, seed")
     assert seen["allow_config_change"] == ["train.steps", "seed"]

@@ -3,13 +3,14 @@
 What is compiled is kept for the session; `copy_of` gives a test a run directory of its own.
 """
 
-import copy
+import dataclasses
 import functools
 import json
 import os
 import shutil
 import signal
 import tempfile
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,18 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from transformer_jax.program import Program, state_template
-from transformer_jax.run_directory import CHECKPOINTS, METRICS, read_config
+from transformer_jax.run.compile import Program, state_template
+from transformer_jax.run.identity import read_config
+from transformer_jax.run.directory import CHECKPOINTS, METRICS
 
-from transformer_jax import saved_run
 from transformer_jax.checkpoint import Checkpoints
-from transformer_jax.config import Config, flatten, freeze, to_dict
+from transformer_jax.config import Config, flatten, freeze, replace, to_dict
+from transformer_jax.run import saved
+from transformer_jax.run.compile import Program, compile_program, state_template
+from transformer_jax.run.directory import CHECKPOINTS, METRICS, PREDICTIONS, RESULT
+from transformer_jax.run.identity import read_config
 from transformer_jax.run.interruption import Interruption
+from transformer_jax.run.train import train_lanes
 
 # Dropout is on (the default); two length classes; saves neither where the log has lines nor where it is evaluated.
 VALUES: dict[str, Any] = {
@@ -86,17 +92,28 @@ def _temporary() -> tempfile.TemporaryDirectory:
 
 
 @functools.cache
-def program(lanes: int | None = None, **overrides: Any) -> Program:
+def program(lanes: int = 1, **overrides: Any) -> Program:
     """Compiled once. Keywords spell the dots of a path as two underscores."""
-    return Program(config({name.replace("__", "."): value for name, value in overrides.items()}), lanes)
+    return compile_program(config({name.replace("__", "."): value for name, value in overrides.items()}), lanes)
 
 
 def adjusted(compiled: Program, overrides: Mapping[str, Any]) -> Program:
     """The same compiled functions with another plan for the loop, of which nothing is compiled."""
     assert all(path.startswith(("train.", "evaluate.")) for path in overrides)
-    found = copy.copy(compiled)
-    found.config = freeze({**_flat(compiled.config), **overrides})
-    return found
+    return dataclasses.replace(compiled, config=replace(compiled.config, overrides))
+
+
+def with_take(compiled: Program, take: Callable[..., Any]) -> Program:
+    """The program whose steps are taken by `take`, which is given the `take` there was before its arguments."""
+    steps = compiled.steps
+    wrapped = types.SimpleNamespace(init=steps.init, batch=steps.batch, take=functools.partial(take, steps.take))
+    return dataclasses.replace(compiled, steps=wrapped)
+
+
+def with_measure(compiled: Program, measure: Callable[..., Any]) -> Program:
+    """The same of what is evaluated in training."""
+    wrapped = types.SimpleNamespace(measure=functools.partial(measure, compiled.evaluator.measure))
+    return dataclasses.replace(compiled, evaluator=wrapped)
 
 
 def keep_what_is_opened(patch: pytest.MonkeyPatch) -> None:
@@ -109,8 +126,8 @@ def keep_what_is_opened(patch: pytest.MonkeyPatch) -> None:
             opened[key] = open_run(workdir, overrides)
         return opened[key]
 
-    open_run = saved_run.open_run
-    patch.setattr(saved_run, "open_run", open_once)
+    open_run = saved.open_run
+    patch.setattr(saved, "open_run", open_once)
 
 
 def train_here(
@@ -119,16 +136,11 @@ def train_here(
     compiled: Program | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """Trains with a program that is compiled already; the directories of a population are `workdir`/seed."""
+    """Trains with a program that is compiled already; the directories of several lanes are `workdir`/seed."""
     compiled = compiled or program()
-    configs = [freeze({**_flat(compiled.config), "seed": seed}) for seed in seeds]
-    workdirs = [workdir / str(seed) for seed in seeds] if compiled.lanes else [workdir]
-    population = compiled.lanes is not None
-    return train_group(configs, workdirs, program=compiled, population=population, say=say)
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    return flatten(to_dict(config))
+    configs = [freeze({**flatten(to_dict(compiled.config)), "seed": seed}) for seed in seeds]
+    workdirs = [workdir / str(seed) for seed in seeds] if compiled.layout.lanes > 1 else [workdir]
+    return train_lanes(configs, workdirs, program=compiled, say=say)
 
 
 @functools.cache
@@ -143,23 +155,21 @@ def finished() -> Path:
 def stopped() -> Path:
     """The directory of the same run, stopped at step 13. Read only."""
     workdir = Path(_temporary().name) / "stopped"
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, program(), 13)
-        with pytest.raises(Interruption):
-            train_here(workdir)
+    with pytest.raises(Interruption):
+        train_here(workdir, compiled=stop_at(program(), 13))
     return workdir
 
 
-def stop_at(patch: pytest.MonkeyPatch, compiled: Program, step: int, number: int = signal.SIGTERM) -> None:
-    """Sends this process a signal while the batch of `step` (from 1) is made."""
-    make = type(compiled).batch
+def stop_at(compiled: Program, step: int, number: int = signal.SIGTERM) -> Program:
+    """The program that sends this process a signal as it takes `step` (from 1)."""
 
-    def batch(before: int, seeds: Sequence[int]) -> Any:
-        if before == step - 1:
+    def take(inner: Callable[..., Any], state: Any, before: int, *rest: Any) -> tuple[Any, Any, int]:
+        state, totals, count = inner(state, before, *rest)
+        if before < step <= before + count:
             os.kill(os.getpid(), number)
-        return make(compiled, before, seeds)
+        return state, totals, count
 
-    patch.setattr(compiled, "batch", batch)
+    return with_take(compiled, take)
 
 
 def copy_of(run: Path, workdir: Path) -> Path:
@@ -174,10 +184,10 @@ def content(workdir: Path) -> dict[str, Any]:
     template = state_template(read_config(workdir))
     states = {step: checkpoints.restore(template, step)[0] for step in checkpoints.steps()}
     log = [json.loads(line) for line in (workdir / METRICS).read_text().splitlines()]
-    result = json.loads((workdir / "result.json").read_text())
+    result = json.loads((workdir / RESULT).read_text())
     return {
         "states": {step: [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(s)] for step, s in states.items()},
         "log": [{name: value for name, value in line.items() if name != "tokens_per_second"} for line in log],
-        "predictions": {path.name: path.read_text() for path in (workdir / "predictions").iterdir()},
+        "predictions": {path.name: path.read_text() for path in (workdir / PREDICTIONS).iterdir()},
         "result": {name: value for name, value in result.items() if name not in ("seconds", "commit")},
     }

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import tensorstore
 import tiny_run
-from transformer_jax.run_directory import read_config
+from transformer_jax.run.identity import read_config
 
 from transformer_jax import checkpoint, cli
 from transformer_jax.checkpoint import Checkpoints, average, find_damage
 from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import state_template
+from transformer_jax.run.train import train
+from transformer_jax.run.identity import read_config
 from transformer_jax.run.saved import evaluate_run, load_params
 from transformer_jax.run.train import train
 
@@ -260,7 +262,7 @@ def test_a_failing_disk_is_a_sentence_and_earlier_checkpoints_are_intact(saved, 
     assert saved.newest_good() == 3
 
 
-def test_a_run_on_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_path, monkeypatch):
+def test_a_run_on_a_full_disk_stops_and_is_resumed_when_there_is_room(tmp_path, monkeypatch):
     workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "flush", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -348,7 +350,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_but_no_bit(tmp_path):
     said: list[str] = []
     tiny_run.train_here(workdir, say=said.append)
     assert any("Checkpoint 13 is damaged" in line and file.name in line for line in said)
-    assert "Going on at step 10." in said
+    assert "Resuming at step 10." in said
     assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
 
 
@@ -363,21 +365,19 @@ def test_a_run_with_nothing_but_damage_is_not_started_anew(tmp_path):
     assert (workdir / "metrics.jsonl").read_bytes() == log
 
 
-def test_the_last_and_the_best_are_kept(tmp_path, monkeypatch):
-    program = tiny_run.program()
+def test_the_last_and_the_best_are_kept(tmp_path):
     assert Checkpoints(tiny_run.finished() / "checkpoints").steps() == [15, 16, 20]
     scores = iter([3.0, 1.0, 2.0])  # the best is that of step 16 ...
-    measure = program.evaluator.measure
 
-    def scored(*arguments, **options):
+    def scored(measure, *arguments, **options):
         metrics, texts = measure(*arguments, **options)
         return [{**metrics[0], "nll": next(scores, 9.0)}], texts
 
-    monkeypatch.setattr(program.evaluator, "measure", scored)
-    tiny_run.train_here(tmp_path / "run")
+    program = tiny_run.with_measure(tiny_run.program(), scored)
+    tiny_run.train_here(tmp_path / "run", compiled=program)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [15, 16, 20]
     scores = iter([1.0, 3.0, 2.0])  # ... and of step 8, which is not among the last three
-    tiny_run.train_here(tmp_path / "early")
+    tiny_run.train_here(tmp_path / "early", compiled=program)
     assert Checkpoints(tmp_path / "early" / "checkpoints").steps() == [8, 15, 16, 20]
     best = load_params(tmp_path / "early", "best")
     np.testing.assert_array_equal(_leaf(best), _leaf(load_params(tmp_path / "early", "8")))

@@ -10,12 +10,13 @@ import pytest
 import tiny_run
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from transformer_jax.run_directory import read_config
+from transformer_jax.run.identity import read_config
 
 from transformer_jax import cli
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.export import export
+from transformer_jax.run.identity import read_config
 from transformer_jax.run.saved import load_params
 
 pytestmark = pytest.mark.newest

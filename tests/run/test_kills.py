@@ -123,7 +123,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import pytest, tiny_run
-from transformer_jax.program import Program
+from transformer_jax.run.compile import Program
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.train import train_lanes
 
@@ -134,7 +134,7 @@ def train(devices, stop=None):
     with pytest.MonkeyPatch.context() as patch:
         if stop is not None:
             tiny_run.stop_at(patch, program, stop)
-        train_group(
+        train_lanes(
             [config], [Path(sys.argv[2])], program=program, allow_config_change=["parallel.data"], say=lambda line: None
         )
 

@@ -9,18 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
-from transformer_jax.program import Program, state_template
-from transformer_jax.run_directory import in_use, locked, read_config
+from transformer_jax.run.compile import Program, state_template
+from transformer_jax.run.identity import read_config
+from transformer_jax.run.lock import in_use, locked
 
 from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.run.interruption import Interruption
+from transformer_jax.run.compile import Program, state_template
+from transformer_jax.run.train import train_lanes
+from transformer_jax.run.identity import read_config
+from transformer_jax.run.lock import in_use, locked
 from transformer_jax.run.saved import load_params
-from transformer_jax.program import Program, state_template
-from transformer_jax.run import train, train_group
-from transformer_jax.run_directory import in_use, locked, read_config
+from transformer_jax.run.compile import Program, state_template
+from transformer_jax.run.train import train, train_lanes
+from transformer_jax.run.identity import read_config
+from transformer_jax.run.lock import in_use, locked
 from transformer_jax.sweeps.analysis import analyse
 from transformer_jax.sweeps.results import read_sweep
 
@@ -57,16 +63,16 @@ def test_what_was_left_out_and_cut_is_said_and_stands_in_the_result(tmp_path):
 # --- Early stopping ---
 
 
-def scores(monkeypatch: pytest.MonkeyPatch, program: Program, values: list[list[float]]) -> None:
-    """Makes the nll of the n-th evaluation `values[lane][n]`."""
-    measure, turn = program.evaluator.measure, iter(range(99))
+def scores(program: Program, values: list[list[float]]) -> Program:
+    """The program with the nll of the n-th evaluation `values[lane][n]`."""
+    turn = iter(range(99))
 
-    def scored(*arguments, **options):
+    def scored(measure, *arguments, **options):
         found, texts = measure(*arguments, **options)
         n = next(turn)
         return [{**m, "nll": (v + [9.0] * 9)[n]} for m, v in zip(found, values, strict=True)], texts
 
-    monkeypatch.setattr(program.evaluator, "measure", scored)
+    return tiny_run.with_measure(program, scored)
 
 
 PATIENT = {
@@ -78,9 +84,9 @@ PATIENT = {
 }
 
 
-def test_patience_ends_one_lane_of_a_population_and_leaves_the_other(tmp_path, monkeypatch):
+def test_patience_ends_one_lane_and_leaves_the_other(tmp_path):
     program = tiny_run.adjusted(tiny_run.program(lanes=2), PATIENT)
-    scores(monkeypatch, program, [[3.0, 2.0, 2.0, 2.5, 1.0], [3.0, 2.9, 2.8, 2.7, 2.6]])
+    program = scores(program, [[3.0, 2.0, 2.0, 2.5, 1.0], [3.0, 2.9, 2.8, 2.7, 2.6]])
     early, late = tiny_run.train_here(tmp_path, [0, 1], program)
     assert (early["status"], early["steps"], early["best_step"]) == ("finished", 16, 8)
     assert (late["status"], late["steps"], late["best_step"]) == ("finished", 20, 20)
@@ -92,24 +98,18 @@ def test_patience_ends_one_lane_of_a_population_and_leaves_the_other(tmp_path, m
     assert early["metrics"]["valid"]["nll"] is not None
 
 
-def test_a_lane_that_stopped_early_averages_the_checkpoints_of_the_run_alone(tmp_path, monkeypatch):
+def test_a_lane_that_stopped_early_averages_the_checkpoints_of_the_run_alone(tmp_path):
     """It is saved no more: copies of its last state would take the place of those that are averaged."""
     average = PATIENT | {"evaluate.checkpoint": "average:2"}
     lanes = tiny_run.adjusted(tiny_run.program(lanes=2), average)
-    with monkeypatch.context() as patch:
-        scores(patch, lanes, [[3.0, 2.0, 2.0, 2.5, 1.0], [3.0, 2.9, 2.8, 2.7, 2.6]])
-        tiny_run.stop_at(patch, lanes, 18)  # when lane 0 is closed already
-        with pytest.raises(Interruption):
-            tiny_run.train_here(tmp_path, [0, 1], lanes)
-    with monkeypatch.context() as patch:
-        scores(patch, lanes, [[9.0], [2.6]])
-        tiny_run.train_here(tmp_path, [0, 1], lanes)
+    scored = scores(lanes, [[3.0, 2.0, 2.0, 2.5, 1.0], [3.0, 2.9, 2.8, 2.7, 2.6]])
+    with pytest.raises(Interruption):
+        tiny_run.train_here(tmp_path, [0, 1], tiny_run.stop_at(scored, 18))  # when lane 0 is closed already
+    tiny_run.train_here(tmp_path, [0, 1], scores(lanes, [[9.0], [2.6]]))
     assert Checkpoints(tmp_path / "0" / "checkpoints").steps() == [8, 12, 16]
     assert Checkpoints(tmp_path / "1" / "checkpoints").steps() == [12, 16, 20]
-    alone = tiny_run.adjusted(tiny_run.program(), average)
-    with monkeypatch.context() as patch:
-        scores(patch, alone, [[3.0, 2.0, 2.0, 2.5]])
-        tiny_run.train_here(tmp_path / "alone", [0], alone)
+    alone = scores(tiny_run.adjusted(tiny_run.program(), average), [[3.0, 2.0, 2.0, 2.5]])
+    tiny_run.train_here(tmp_path / "alone", [0], alone)
     found, expected = (load_params(run, "average:2") for run in (tmp_path / "0", tmp_path / "alone"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
     assert log_of(tmp_path / "0", "valid")[-1]["step"] == 16
@@ -118,18 +118,16 @@ def test_a_lane_that_stopped_early_averages_the_checkpoints_of_the_run_alone(tmp
 # --- Numbers that are not finite ---
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, program: Program, step: int, lane: int | None = None) -> None:
-    """Makes the parameters before `step` so large that its loss is not finite."""
-    advance = program.dispatch
+def plant(program: Program, step: int, lane: int | None = None) -> Program:
+    """The program in which the parameters before `step`, of `lane` or of all, are such that its loss is not finite."""
 
-    def broken(state, *rest):
-        now = int(np.max(jax.device_get(state.step)))
-        if now != step - 1:
-            return advance(state, *rest)
+    def broken(take, state, before, *rest):
+        if before != step - 1:
+            return take(state, before, *rest)
         good = jax.device_get(state)
         factor = jnp.asarray(jnp.nan) if lane is None else jnp.where(jnp.arange(2) == lane, jnp.nan, 1.0)
         spoilt = good.replace(params=jax.tree.map(lambda p: _times(p, factor), good.params))
-        after, sums, count = advance(program.layout.put(spoilt), *rest)
+        after, totals, count = take(program.layout.put(spoilt), before, *rest)
         # As if the gradient alone had been bad: where the update was left out, the parameters are the good ones.
         kept = jax.device_get(after)
         restored = jax.tree.map(
@@ -137,19 +135,18 @@ def plant(monkeypatch: pytest.MonkeyPatch, program: Program, step: int, lane: in
             (kept.params, kept.average),
             (good.params, good.average),
         )
-        return program.layout.put(kept.replace(params=restored[0], average=restored[1])), sums, count
+        return program.layout.put(kept.replace(params=restored[0], average=restored[1])), totals, count
 
-    monkeypatch.setattr(program, "dispatch", broken)
+    return tiny_run.with_take(program, broken)
 
 
 def _times(parameter, factor):
     return parameter * jnp.reshape(factor, factor.shape + (1,) * (parameter.ndim - factor.ndim))
 
 
-def test_a_diverging_run_keeps_its_last_good_state(tmp_path, monkeypatch):
-    program = tiny_run.program()
-    plant(monkeypatch, program, 7)
-    (result,) = tiny_run.train_here(tmp_path)
+def test_a_diverging_run_keeps_its_last_good_state(tmp_path):
+    program = plant(tiny_run.program(), 7)
+    (result,) = tiny_run.train_here(tmp_path, compiled=program)
     assert (result["status"], result["steps"], result["metrics"]) == ("diverged", 7, {})
     report = json.loads((tmp_path / "nonfinite.json").read_text())
     assert (report["step"], report["seed"]) == (7, 0)
@@ -162,20 +159,16 @@ def test_a_diverging_run_keeps_its_last_good_state(tmp_path, monkeypatch):
     assert not (tmp_path / "predictions" / "test.txt").exists()  # a run without scores has no text either
 
 
-def test_a_diverged_run_is_not_trained_on(tmp_path, monkeypatch):
-    program = tiny_run.program()
-    with monkeypatch.context() as patch:
-        plant(patch, program, 7)
-        tiny_run.train_here(tmp_path)
+def test_a_diverged_run_is_not_trained_on(tmp_path):
+    tiny_run.train_here(tmp_path, compiled=plant(tiny_run.program(), 7))
     (tmp_path / "result.json").unlink()
     assert tiny_run.train_here(tmp_path)[0]["status"] == "diverged"
 
 
-def test_divergence_freezes_one_lane_of_a_population(tmp_path, monkeypatch):
+def test_divergence_freezes_one_lane_and_leaves_the_other(tmp_path):
     program = tiny_run.program(lanes=2)
     tiny_run.train_here(tmp_path / "whole", [0, 1], program)
-    plant(monkeypatch, program, 7, lane=0)
-    lost, kept = tiny_run.train_here(tmp_path / "planted", [0, 1], program)
+    lost, kept = tiny_run.train_here(tmp_path / "planted", [0, 1], plant(program, 7, lane=0))
     assert (lost["status"], lost["metrics"]) == ("diverged", {})
     assert kept["status"] == "finished"
     assert tiny_run.content(tmp_path / "planted" / "1") == tiny_run.content(tmp_path / "whole" / "1")
@@ -193,11 +186,11 @@ def test_a_huge_learning_rate_diverges_and_is_said_so(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [[7], [7, 9], [7, 9, 12]])
-def test_with_skip_a_bad_step_is_left_out_and_training_goes_on(tmp_path, monkeypatch, bad):
+def test_with_skip_a_bad_step_is_left_out_and_training_continues(tmp_path, bad):
     """Up to a tenth of the steps; beyond that what was trained is not what the config describes."""
     program, said = tiny_run.program(train__on_nonfinite="skip", data__length_classes=1), []
     for step in bad:
-        plant(monkeypatch, program, step)
+        program = plant(program, step)
     (result,) = tiny_run.train_here(tmp_path, compiled=program, say=said.append)
     measured = len(bad) <= 2
     assert (result["status"], result["steps"]) == ("finished" if measured else "diverged", 20)
@@ -212,7 +205,7 @@ def test_with_skip_a_bad_step_is_left_out_and_training_goes_on(tmp_path, monkeyp
     assert not (tmp_path / "nonfinite.json").exists()
 
 
-def test_a_run_that_skips_every_step_is_no_measurement_also_when_it_was_stopped(tmp_path, monkeypatch, capsys):
+def test_a_run_that_skips_every_step_is_no_measurement_also_when_it_was_stopped(tmp_path, capsys):
     overrides = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e30, "train.on_nonfinite": "skip"}
     program = tiny_run.program(**{path.replace(".", "__"): value for path, value in overrides.items()})
     (result,) = tiny_run.train_here(tmp_path / "whole", compiled=program)
@@ -221,10 +214,8 @@ def test_a_run_that_skips_every_step_is_no_measurement_also_when_it_was_stopped(
     assert [(line["step"], line["skipped"]) for line in lines] == [*((k, 3) for k in range(3, 19, 3)), (20, 2)]
     assert "loss" not in lines[0]
     assert not (tmp_path / "whole" / "predictions" / "test.txt").exists()
-    with monkeypatch.context() as patch:
-        tiny_run.stop_at(patch, program, 13)
-        with pytest.raises(Interruption):
-            tiny_run.train_here(tmp_path / "stopped", compiled=program)
+    with pytest.raises(Interruption):
+        tiny_run.train_here(tmp_path / "stopped", compiled=tiny_run.stop_at(program, 13))
     tiny_run.train_here(tmp_path / "stopped", compiled=program)
     assert tiny_run.content(tmp_path / "stopped") == tiny_run.content(tmp_path / "whole")
     config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py", overrides)
@@ -237,12 +228,11 @@ def refuse(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 
 
-def test_what_is_not_finite_is_null_in_every_file_and_in_what_is_printed(tmp_path, monkeypatch, capsys):
+def test_what_is_not_finite_is_null_in_every_file_and_in_what_is_printed(tmp_path, capsys):
     """The training is sound, but what is evaluated is not."""
-    program, workdir = tiny_run.program(), tmp_path / "run"
-    with monkeypatch.context() as patch:
-        scores(patch, program, [[float("nan"), float("inf"), 2.0, float("nan"), float("-inf")]])
-        (result,) = tiny_run.train_here(workdir)
+    workdir = tmp_path / "run"
+    program = scores(tiny_run.program(), [[float("nan"), float("inf"), 2.0, float("nan"), float("-inf")]])
+    (result,) = tiny_run.train_here(workdir, compiled=program)
     assert result == result_of(workdir)
     assert (result["metrics"]["valid"]["nll"], result["metrics"]["test"]["nll"]) == (None, None)
     assert (result["status"], result["best_step"]) == ("finished", 20)
@@ -292,7 +282,7 @@ def test_another_config_is_refused_with_the_fields_and_allowed_by_name(tmp_path)
     program = tiny_run.adjusted(tiny_run.program(), {"train.steps": 16, "train.keep_last": 4})
 
     def go(*allowed: str):
-        return train_group([changed], [workdir], program=program, allow_config_change=allowed, say=lambda line: None)
+        return train_lanes([changed], [workdir], program=program, allow_config_change=allowed, say=lambda line: None)
 
     with pytest.raises(UserError) as refused:
         go("train.keep_last")
@@ -307,11 +297,11 @@ def test_another_config_is_refused_with_the_fields_and_allowed_by_name(tmp_path)
     assert read_config(workdir).train.steps == 16
 
 
-def test_a_finished_run_with_more_steps_goes_on(tmp_path):
+def test_a_finished_run_with_more_steps_is_resumed(tmp_path):
     workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
     program = tiny_run.adjusted(tiny_run.program(), {"train.steps": 24})
     more = freeze({**tiny_run.VALUES, "train.steps": 24})
-    (result,) = train_group(
+    (result,) = train_lanes(
         [more], [workdir], program=program, allow_config_change=["train.steps"], say=lambda line: None
     )
     assert result["steps"] == 24
@@ -323,7 +313,7 @@ def test_fewer_steps_than_are_trained_are_refused(tmp_path):
     workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
     program = tiny_run.adjusted(tiny_run.program(), {"train.steps": 16, "train.keep_last": 4})
     with pytest.raises(UserError, match="train.steps = 16, but 20 steps are trained already"):
-        train_group(
+        train_lanes(
             [tiny_run.config({"train.steps": 16, "train.keep_last": 4})], [workdir], program=program,
             allow_config_change=["train.steps", "train.keep_last"], say=lambda line: None,
         )  # fmt: skip
@@ -352,11 +342,12 @@ def test_other_data_are_refused(tmp_path):
 def test_tokens_per_second_count_all_of_the_time(tmp_path, monkeypatch):
     """A save or a stop within a window takes no time out of it."""
     clock = iter(range(10**6))
-    monkeypatch.setattr("transformer_jax.run.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("transformer_jax.run.train.time.perf_counter", lambda: float(next(clock)))
     tiny_run.train_here(tmp_path)
     speeds = [line["tokens_per_second"] for line in log_of(tmp_path, "train")]
     program = tiny_run.program()
-    tokens = [int((program.batch(step, [0])["targets"] != 0).sum()) for step in range(20)]
+    lanes = program.lanes([program.config])
+    tokens = [int((program.steps.batch(step, lanes)["targets"] != 0).sum()) for step in range(20)]
     # The clock ticks at each look: a window of three steps is one tick, and one more where a save lies within it.
     windows = [sum(tokens[start : start + 3]) for start in range(0, 18, 3)]
     ticks = [round(window / speed) for window, speed in zip(windows, speeds, strict=False)]

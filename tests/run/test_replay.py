@@ -10,13 +10,14 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from transformer_jax.run_directory import read_config
+from transformer_jax.run.identity import read_config
 
 from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.errors import UserError
 from transformer_jax.inspection.replay import replay
 from transformer_jax.run.compile import state_template
+from transformer_jax.run.identity import read_config
 
 # A learning rate at which the parameters are as good as gone after the first step, though finite.
 HUGE = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e18, "data.length_classes": 1}

@@ -11,25 +11,24 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from transformer_jax.program import Program
+from transformer_jax.run.compile import Program
 
 from transformer_jax.run.interruption import Interruption, stop_requested
 pytestmark = pytest.mark.newest
+from transformer_jax.run.compile import Program
 
 
-def train_with_stops(monkeypatch, workdir: Path, stops: list[int], seeds=(0,), program: Program | None = None) -> None:
+def train_with_stops(workdir: Path, stops: list[int], seeds=(0,), program: Program | None = None) -> None:
     program = program or tiny_run.program()
     for step in stops:
-        with monkeypatch.context() as patch:
-            tiny_run.stop_at(patch, program, step)
-            with pytest.raises(Interruption, match=f"saved at step {step}$"):
-                tiny_run.train_here(workdir, seeds, program)
+        with pytest.raises(Interruption, match=f"saved at step {step}$"):
+            tiny_run.train_here(workdir, seeds, tiny_run.stop_at(program, step))
     tiny_run.train_here(workdir, seeds, program)
 
 
-def test_stopped_at_many_steps_is_never_stopped(tmp_path, monkeypatch):
+def test_stopped_at_many_steps_is_never_stopped(tmp_path):
     # 1: before anything was logged; 8, 10: where it saves anyway; 20: the last step; 13, 14: twice in a row.
-    train_with_stops(monkeypatch, tmp_path / "run", [1, 4, 8, 10, 13, 14, 19, 20])
+    train_with_stops(tmp_path / "run", [1, 4, 8, 10, 13, 14, 19, 20])
     found, expected = tiny_run.content(tmp_path / "run"), tiny_run.content(tiny_run.finished())
     assert found == expected
     assert len(expected["log"]) == 10  # lines at 3, 6, ..., 18 and 20, evaluations at 8, 16 and 20
@@ -43,34 +42,31 @@ def test_the_runs_differ_where_the_seed_does(tmp_path):
     assert found["log"] != expected["log"]
 
 
-def test_stopped_with_packed_batches(tmp_path, monkeypatch):
+def test_stopped_with_packed_batches(tmp_path):
     program = tiny_run.program(data__batching="packed")
     tiny_run.train_here(tmp_path / "whole", compiled=program)
-    train_with_stops(monkeypatch, tmp_path / "stopped", [7, 11], program=program)
+    train_with_stops(tmp_path / "stopped", [7, 11], program=program)
     assert tiny_run.content(tmp_path / "stopped") == tiny_run.content(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("lanes", [None, 2])
-def test_stopped_within_a_dispatch(tmp_path, monkeypatch, lanes):
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_stopped_within_a_dispatch(tmp_path, lanes):
     """A stop waits for the steps of the call; the calls after it are other ones than without the stop."""
     program = tiny_run.program(lanes, train__steps_per_dispatch=4, data__length_classes=1)
-    seeds = [0] if lanes is None else [0, 1]
+    seeds, counts = list(range(lanes)), []
     tiny_run.train_here(tmp_path / "whole", seeds, program)
-    dispatch, counts = program.dispatch, []
 
-    def shorter(state, step, most, *rest):
-        state, sums, count = dispatch(state, step, min(most, 1 + step % 3), *rest)
+    def shorter(take, state, step, limit, *rest):
+        state, totals, count = take(state, step, min(limit, 1 + step % 3), *rest)
         counts.append(count)
-        return state, sums, count
+        return state, totals, count
 
-    with monkeypatch.context() as patch:
-        patch.setattr(program, "dispatch", shorter)
-        tiny_run.stop_at(patch, program, 12)
-        with pytest.raises(Interruption, match="saved at step 12$"):
-            tiny_run.train_here(tmp_path / "stopped", seeds, program)
+    stopping = tiny_run.stop_at(tiny_run.with_take(program, shorter), 12)
+    with pytest.raises(Interruption, match="saved at step 12$"):
+        tiny_run.train_here(tmp_path / "stopped", seeds, stopping)
     tiny_run.train_here(tmp_path / "stopped", seeds, program)
     assert set(counts) >= {1, 2}
-    for run in [Path()] if lanes is None else [Path("0"), Path("1")]:
+    for run in [Path()] if lanes == 1 else [Path("0"), Path("1")]:
         assert tiny_run.content(tmp_path / "stopped" / run) == tiny_run.content(tmp_path / "whole" / run)
 
 
@@ -84,30 +80,28 @@ def test_several_steps_in_a_call_are_the_same_run(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def population(tmp_path_factory) -> Path:
+def together(tmp_path_factory) -> Path:
     """Two lanes that are never stopped."""
-    workdir = tmp_path_factory.mktemp("population")
+    workdir = tmp_path_factory.mktemp("together")
     tiny_run.train_here(workdir, [0, 1], tiny_run.program(lanes=2))
     return workdir
 
 
-def test_stopped_population(tmp_path, monkeypatch, population):
-    train_with_stops(monkeypatch, tmp_path, [2, 13], [0, 1], tiny_run.program(lanes=2))
+def test_stopped_lanes(tmp_path, together):
+    train_with_stops(tmp_path, [2, 13], [0, 1], tiny_run.program(lanes=2))
     for seed in "01":
-        assert tiny_run.content(tmp_path / seed) == tiny_run.content(population / seed)
-    assert tiny_run.content(population / "0")["states"] != tiny_run.content(population / "1")["states"]
+        assert tiny_run.content(tmp_path / seed) == tiny_run.content(together / seed)
+    assert tiny_run.content(together / "0")["states"] != tiny_run.content(together / "1")["states"]
 
 
-def test_population_whose_lanes_saved_different_steps_goes_on_from_a_common_one(tmp_path, monkeypatch, population):
+def test_lanes_that_saved_different_steps_resume_at_a_common_one(tmp_path, together):
     program = tiny_run.program(lanes=2)
-    with monkeypatch.context() as patch:
-        tiny_run.stop_at(patch, program, 13)
-        with pytest.raises(Interruption):
-            tiny_run.train_here(tmp_path, [0, 1], program)
+    with pytest.raises(Interruption):
+        tiny_run.train_here(tmp_path, [0, 1], tiny_run.stop_at(program, 13))
     shutil.rmtree(tmp_path / "1" / "checkpoints" / "00000013")  # killed between the two renames
     tiny_run.train_here(tmp_path, [0, 1], program)
     for seed in "01":
-        assert tiny_run.content(tmp_path / seed) == tiny_run.content(population / seed)
+        assert tiny_run.content(tmp_path / seed) == tiny_run.content(together / seed)
 
 
 def test_a_finished_run_is_left_alone(tmp_path):
@@ -138,10 +132,10 @@ def test_a_change_of_conditions_is_recorded(tmp_path):
     (result,) = tiny_run.train_here(workdir, say=said.append)
     assert [before["jax"] for before in result["executed_before"]] == ["0.0.1"]
     assert result["executed"]["jax"] != "0.0.1"
-    assert any("goes on under other conditions" in line for line in said)
+    assert any("resumes under other conditions" in line for line in said)
 
 
-def test_moved_run_goes_on(tmp_path):
+def test_a_moved_run_is_resumed(tmp_path):
     workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "elsewhere" / "run")
     tiny_run.train_here(workdir)
     assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
@@ -179,15 +173,15 @@ def test_damaged_log_is_cut_back_or_said(tmp_path, damage):
     assert told == bool(lost)
 
 
-def test_what_is_saved_stays_as_it_was_when_training_goes_on():
+def test_what_is_saved_stays_as_it_was_while_training_continues():
     """Saves run in the background while steps donate the state's buffers."""
     program = tiny_run.program()
-    lane = program.lane([program.config])
-    state = program.layout.put(program.init(lane))
+    lanes = program.lanes([program.config])
+    state = program.steps.init(lanes)
     saved = program.layout.get(state)
     before = jax.tree.map(np.array, saved)
     for step in range(3):
-        state, _, _ = program.dispatch(state, step, 1, [0], lane)
+        state, _, _ = program.steps.take(state, step, 1, lanes)
     jax.tree.map(np.testing.assert_array_equal, saved, before)
     assert np.any(jax.tree.leaves(program.layout.get(state).params)[0] != jax.tree.leaves(before.params)[0])
 
@@ -204,20 +198,15 @@ def test_the_second_interrupt_stops_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_stop_during_the_last_evaluation_is_obeyed(tmp_path, monkeypatch):
-    program = tiny_run.program()
-    measure = program.evaluator.measure
-
-    def interrupted(*arguments, **options):
+def test_stop_during_the_last_evaluation_is_obeyed(tmp_path):
+    def interrupted(measure, *arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return measure(*arguments, **options)
 
     workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
     (workdir / "result.json").unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr(program.evaluator, "measure", interrupted)
-        with pytest.raises(Interruption):
-            tiny_run.train_here(workdir)
+    with pytest.raises(Interruption):
+        tiny_run.train_here(workdir, compiled=tiny_run.with_measure(tiny_run.program(), interrupted))
     assert not (workdir / "result.json").exists()
     tiny_run.train_here(workdir)
     assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())

@@ -212,7 +212,7 @@ def test_a_worker_ends_after_an_error_that_nobody_foresaw(tmp_path, monkeypatch,
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(worker, "train_group", fail)
+    monkeypatch.setattr(worker, "train_lanes", fail)
     task = Task("a", [tiny_run.config()] * 2, [tmp_path / "0", tmp_path / "1"])
     with pytest.raises(SystemExit, match="70") if ends else contextlib.nullcontext():
         worker.run_task(task)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import tiny_run
-from transformer_jax.run_directory import read_config, run_key
+from transformer_jax.run.identity import read_config, run_key
 
-from transformer_jax import run_directory
+from transformer_jax.run import identity
 from transformer_jax.config import replace
+from transformer_jax.run.identity import read_config, run_key
 from transformer_jax.run.saved import evaluate_run
 from transformer_jax.sweeps.reuse import finished_runs, take_over
 

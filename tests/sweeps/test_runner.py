@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import tiny_run
-from transformer_jax.run_directory import locked
+from transformer_jax.run.lock import locked
 
 from transformer_jax import cli
 from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.run.interruption import Interruption
+from transformer_jax.run.lock import locked
 from transformer_jax.sweeps import execution
 from transformer_jax.sweeps.calibration import Timing
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
