@@ -221,8 +221,8 @@ def test_what_is_cut_is_said_beside_the_output(run, tmp_path, monkeypatch, capsy
     )
     output = capsys.readouterr()
     found = strict_json(output.out)
-    assert (found["pairs"], found["truncated"], found["dropped"]) == (3, 1, 0)
-    assert output.err.startswith("1 of 3 pairs of s cut: a side is longer than data.max_length = 16 tokens")
+    assert (found["examples"], found["truncated"], found["dropped"]) == (3, 1, 0)
+    assert output.err.startswith("1 of 3 examples of s cut: a side is longer than data.max_length = 16 tokens")
 
 
 def test_translations_as_json_and_as_nbest(run, monkeypatch, capsys):
@@ -290,12 +290,12 @@ def raising(error: BaseException):
     return command
 
 
-def test_an_interruption_prints_the_command_that_goes_on(config, monkeypatch, capsys, tmp_path):
+def test_an_interruption_prints_the_command_that_resumes(config, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("transformer_jax.run.train.train", raising(Interruption(7)))
     override = "--config.data.source=copy(symbols=5, max_length=4)"
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/a b", override) == 75
     said = capsys.readouterr().err
-    command = said.partition("The same command goes on: ")[2].strip()
+    command = said.partition("The same command resumes: ")[2].strip()
     shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines() == [
         "./launch.sh", "train", f"--config={config}", f"--workdir={tmp_path}/a b", override
@@ -374,7 +374,9 @@ def test_a_full_disk_is_a_sentence(config, monkeypatch, capsys, tmp_path):
 
 
 def test_a_diverged_run_has_status_1(config, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("transformer_jax.run.train.train", lambda *arguments, **options: {"status": "diverged", "steps": 3})
+    monkeypatch.setattr(
+        "transformer_jax.run.train.train", lambda *arguments, **options: {"status": "diverged", "steps": 3}
+    )
     assert call("train", f"--config={config}", f"--workdir={tmp_path}/run") == 1
     assert "diverged after 3 steps" in capsys.readouterr().out
 
@@ -382,7 +384,8 @@ def test_a_diverged_run_has_status_1(config, monkeypatch, capsys, tmp_path):
 def test_allowed_changes_are_a_list(config, monkeypatch, tmp_path):
     seen = {}
     monkeypatch.setattr(
-        "transformer_jax.run.train.train", lambda *a, **options: seen.update(options) or {"status": "finished", "steps": 3}
+        "transformer_jax.run.train.train",
+        lambda *a, **options: seen.update(options) or {"status": "finished", "steps": 3},
     )
     call("train", f"--config={config}", f"--workdir={tmp_path}", "--allow-config-change=train.steps, seed")
     assert seen["allow_config_change"] == ["train.steps", "seed"]

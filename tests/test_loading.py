@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformer_jax.run.identity import read_config
 
 from transformer_jax.config import FIELDS, Config, flatten, freeze, to_dict, value_at
 from transformer_jax.errors import UserError
 from transformer_jax.loading import load_config, parse_override, split_specs
-from transformer_jax.run.resolve import validate
 from transformer_jax.run.identity import read_config
+from transformer_jax.run.resolve import validate
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
 
 ROOT = Path(__file__).parent.parent

@@ -18,9 +18,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from transformer_jax.run.compile import Program, state_template
-from transformer_jax.run.identity import read_config
-from transformer_jax.run.directory import CHECKPOINTS, METRICS
 
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import Config, flatten, freeze, replace, to_dict

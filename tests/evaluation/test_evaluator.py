@@ -13,14 +13,19 @@ import pytest
 import tiny
 import tiny_run
 
+from transformer_jax.checkpoint import parse_checkpoint
 from transformer_jax.data import EOS, PAD, encode_pairs, evaluation_batches
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import Trained, parse_checkpoint
+from transformer_jax.evaluation.evaluator import Trained
 from transformer_jax.evaluation.significance import compare_files
+from transformer_jax.run.compile import stack
 from transformer_jax.run.saved import evaluate_run, load_params, score_files, translate, watch_run
 from transformer_jax.training.state import Lane
 
-LANE = Lane(np.int32(0), {})
+
+def trained(params, *seeds: int) -> Trained:
+    """Parameters as those of lanes of these seeds."""
+    return Trained(stack([params] * len(seeds)), Lane(np.int32(seeds), {}))
 
 
 def log(run: Path) -> list[dict]:
@@ -82,20 +87,20 @@ def test_of_train_only_what_needs_no_text(run):
 
 
 def test_figures_are_those_of_the_logits(run):
-    """nll a token, perplexity and accuracies by NumPy, pair by pair, over batches of several widths."""
+    """nll a token, perplexity and accuracies by NumPy, example by example, over batches of several widths."""
     program = tiny_run.program()
     split = encode_pairs(
         ["0 1 2", "3", "4 5 0 1 2 3 4 5 0 1 2 3 4 5"],
         ["2 1 0", "3", "5 4 3"],
         program.config.data,
-        program.dataset.tokenizers,
+        program.dataset.assets,
     )
     params = load_params(run, "last")
-    (found,) = program.evaluator.teacher_forced(Trained(params, LANE), split)
+    (found,) = program.evaluator.figures(trained(params, 0), split)
     nll, right, whole = [], [], []
     for row in range(len(split)):
         one = encode_pairs(
-            [split.sources[row]], [split.references[row]], program.config.data, program.dataset.tokenizers
+            [split.texts["sources"][row]], [split.texts["references"][row]], program.config.data, program.dataset.assets
         )
         ((_, batch),) = list(evaluation_batches(one, program.config.data))
         logits = tiny.logits(program.config, params, batch).astype(np.float64)[0]
@@ -118,10 +123,10 @@ def test_figures_are_those_of_the_logits(run):
 @pytest.fixture
 def files(tmp_path, run) -> tuple[Path, Path]:
     """The test split as files."""
-    dataset = tiny_run.program().dataset.splits["test"]
+    texts = tiny_run.program().dataset.splits["test"].texts
     source, reference = tmp_path / "some.source", tmp_path / "some.reference"
-    source.write_text("".join(line + "\n" for line in dataset.sources))
-    reference.write_text("".join(line + "\n" for line in dataset.references))
+    source.write_text("".join(line + "\n" for line in texts["sources"]))
+    reference.write_text("".join(line + "\n" for line in texts["references"]))
     return source, reference
 
 
@@ -198,14 +203,14 @@ def test_predictions_of_another_corpus_are_files_of_their_own(run):
 # --- What is cut ---
 
 
-def test_evaluate_says_how_many_pairs_were_cut(run, tmp_path):
+def test_evaluate_says_how_many_examples_were_cut(run, tmp_path):
     said: list[str] = []
     (tmp_path / "s").write_text("0 1\n" + "1 " * 500 + "\n2\n3\n")
     (tmp_path / "r").write_text("1 0\n1\n" + "2 " * 16 + "\n" + "3 " * 15 + "\n")  # data.max_length = 16 with EOS
     found = evaluate_run(run, source=tmp_path / "s", reference=tmp_path / "r", say=said.append)
-    assert (found["pairs"], found["truncated"], found["dropped"]) == (4, 2, 0)
+    assert (found["examples"], found["truncated"], found["dropped"]) == (4, 2, 0)
     assert said == [
-        "2 of 4 pairs of s cut: a side is longer than data.max_length = 16 tokens, and what lies beyond is not seen."
+        "2 of 4 examples of s cut: a side is longer than data.max_length = 16 tokens, and what lies beyond is not seen."
     ]
     said.clear()
     assert evaluate_run(run, say=said.append)["truncated"] == 0
@@ -233,7 +238,7 @@ def test_score_of_the_predictions_is_the_runs(run, files):
 
 
 def test_files_need_no_corpus(run, files, monkeypatch):
-    monkeypatch.setattr("transformer_jax.run.saved.make_dataset", lambda *_: pytest.fail("the corpus was read"))
+    monkeypatch.setattr("transformer_jax.run.saved.make_source", lambda *_: pytest.fail("the corpus was read"))
     assert evaluate_run(run, source=files[0], reference=files[1])["split"] == "some.source"
     assert len(translate(run, ["0 1"])) == 1
 
@@ -242,7 +247,7 @@ def test_files_need_no_corpus(run, files, monkeypatch):
 
 
 def test_translate_writes_the_predictions(run):
-    sources = tiny_run.program().dataset.splits["test"].sources
+    sources = tiny_run.program().dataset.splits["test"].texts["sources"]
     found = [best[0][0] for best in translate(run, sources)]
     assert found == (run / "predictions" / "test.txt").read_text().splitlines()
     assert len(set(found)) > 1
@@ -358,10 +363,10 @@ def test_another_tokenizer_or_corpus_is_refused(tmp_path, run):
     with pytest.raises(UserError, match="tokenizer is not the one it was trained with"):
         evaluate_run(workdir)
     data = json.loads((workdir / "data.json").read_text())
-    data["tokenizers"] = tiny_run.program().dataset.tokenizers.fingerprint
+    data["assets"] = tiny_run.program().dataset.assets.fingerprint
     data["fingerprint"] = "0" * 64
     (workdir / "data.json").write_text(json.dumps(data))
-    tiny_run.program().dataset.tokenizers.save(workdir / "tokenizer")
+    tiny_run.program().dataset.assets.save(workdir / "tokenizer")
     with pytest.raises(UserError, match="was trained on other data"):
         evaluate_run(workdir)
 
@@ -398,7 +403,6 @@ def test_samples_are_of_the_seed_of_the_run(run):
     changed = {"decode__strategy": "sample", "evaluate__decode_every": None}
     program, lanes = tiny_run.program(**changed), tiny_run.program(lanes=2, **changed)
     params, split = load_params(run, "last"), program.dataset.splits["test"]
-    (zero,), (one,) = (program.evaluator.decode(Trained(params, Lane(np.int32(seed), {})), split) for seed in (0, 1))
+    (zero,), (one,) = (program.evaluator.texts(trained(params, seed), split) for seed in (0, 1))
     assert zero != one
-    both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), params)
-    assert lanes.evaluator.decode(Trained(both, Lane(np.int32([0, 1]), {})), split) == [zero, one]
+    assert lanes.evaluator.texts(trained(params, 0, 1), split) == [zero, one]

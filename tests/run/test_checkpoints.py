@@ -15,14 +15,12 @@ import numpy as np
 import pytest
 import tensorstore
 import tiny_run
-from transformer_jax.run.identity import read_config
 
 from transformer_jax import checkpoint, cli
 from transformer_jax.checkpoint import Checkpoints, average, find_damage
 from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import state_template
-from transformer_jax.run.train import train
 from transformer_jax.run.identity import read_config
 from transformer_jax.run.saved import evaluate_run, load_params
 from transformer_jax.run.train import train

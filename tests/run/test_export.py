@@ -10,7 +10,6 @@ import pytest
 import tiny_run
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from transformer_jax.run.identity import read_config
 
 from transformer_jax import cli
 from transformer_jax.config import freeze

@@ -45,7 +45,7 @@ def whole(tmp_path_factory) -> Callable[[str], dict]:
 
 
 def test_terminated_and_killed(tmp_path, whole):
-    """SIGTERM saves, says how to go on and exits with 75; then come the kills."""
+    """SIGTERM saves, says how to resume and exits with 75; then come the kills."""
     arguments = arguments_of(tmp_path, VARIANTS["length classes"])
     log, metrics = tmp_path / "log", tmp_path / "run" / "metrics.jsonl"
     process = kills.start(arguments, log)
@@ -55,10 +55,10 @@ def test_terminated_and_killed(tmp_path, whole):
     assert process.wait() == 75, log.read_text()
     step = Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1]
     command = " ".join(["./launch.sh", *arguments])
-    said = f"stopped and saved at step {step}. The same command goes on: {command}"
+    said = f"stopped and saved at step {step}. The same command resumes: {command}"
     assert log.read_text().splitlines()[-1] == said
     assert kills.run_to_the_end(arguments, tmp_path / "run", log, kills=8, seed=0) > 0
-    assert f"Going on at step {step}." in log.read_text()
+    assert f"Resuming at step {step}." in log.read_text()
     assert tiny_run.content(tmp_path / "run") == whole("length classes")
 
 
@@ -101,7 +101,7 @@ EXPERIMENT = Experiment(rows={"base": {}, "drop": {"model.dropout_rate": 0.3}}, 
 
 @pytest.mark.long
 def test_a_sweep_of_lanes_killed_fifty_times(tmp_path, capsys):
-    """Two populations of two lanes, one process: the sweep and its worker are killed."""
+    """Two programs of two lanes, one process: the sweep and its worker are killed."""
     tiny_run.write_config_file(tmp_path / "configs" / "tiny.py", OVERRIDES)
     experiment, workdir, log = tmp_path / "experiments" / "ask.py", tmp_path / "killed", tmp_path / "log"
     experiment.parent.mkdir()
@@ -123,20 +123,19 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import pytest, tiny_run
-from transformer_jax.run.compile import Program
+from transformer_jax.run.compile import compile_program
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.train import train_lanes
 
 def train(devices, stop=None):
     config = tiny_run.config({"parallel.data": devices})
-    program = Program(config)
+    program = compile_program(config)
     assert program.layout.devices == devices
-    with pytest.MonkeyPatch.context() as patch:
-        if stop is not None:
-            tiny_run.stop_at(patch, program, stop)
-        train_lanes(
-            [config], [Path(sys.argv[2])], program=program, allow_config_change=["parallel.data"], say=lambda line: None
-        )
+    if stop is not None:
+        program = tiny_run.stop_at(program, stop)
+    train_lanes(
+        [config], [Path(sys.argv[2])], program=program, allow_config_change=["parallel.data"], say=lambda line: None
+    )
 
 with pytest.raises(Interruption):
     train(8, stop=15)

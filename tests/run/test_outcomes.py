@@ -9,24 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
-from transformer_jax.run.compile import Program, state_template
-from transformer_jax.run.identity import read_config
-from transformer_jax.run.lock import in_use, locked
 
 from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
-from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.compile import Program, state_template
-from transformer_jax.run.train import train_lanes
 from transformer_jax.run.identity import read_config
+from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.lock import in_use, locked
 from transformer_jax.run.saved import load_params
-from transformer_jax.run.compile import Program, state_template
 from transformer_jax.run.train import train, train_lanes
-from transformer_jax.run.identity import read_config
-from transformer_jax.run.lock import in_use, locked
 from transformer_jax.sweeps.analysis import analyse
 from transformer_jax.sweeps.results import read_sweep
 
@@ -51,12 +44,12 @@ def test_what_was_left_out_and_cut_is_said_and_stands_in_the_result(tmp_path):
     train(shorter, tmp_path, say=said.append)
     splits = result_of(tmp_path)["data"]["splits"]
     dropped, cut = splits["train"]["dropped"], {name: splits[name]["truncated"] for name in ("valid", "test")}
-    assert dropped + splits["train"]["sentences"] == 120
+    assert dropped + splits["train"]["examples"] == 120
     assert min(dropped, *cut.values()) > 0
     limit = "a side is longer than data.max_length = 5 tokens"
-    assert f"{dropped} of 120 pairs of train left out: {limit}." in said
+    assert f"{dropped} of 120 examples of train left out: {limit}." in said
     for name, count in cut.items():
-        assert f"{count} of 12 pairs of {name} cut: {limit}, and what lies beyond is not seen." in said
+        assert f"{count} of 12 examples of {name} cut: {limit}, and what lies beyond is not seen." in said
     assert result_of(tiny_run.finished())["data"]["splits"]["train"]["dropped"] == 0
 
 

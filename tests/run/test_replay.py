@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from transformer_jax.run.identity import read_config
 
 from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
@@ -68,7 +67,7 @@ def test_the_step_taken_again_measures_the_same(diverged, capsys):
     output = capsys.readouterr().out
     assert output.startswith("step 2: ")
     assert "loss not finite" in output.splitlines()[0]
-    assert "encoder_layers.self_attention.query.kernel" in output
+    assert "encoder.layers.self_attention.query.kernel" in output
 
 
 def test_an_update_that_is_not_finite_is_named_at_its_own_step_and_found_in_its_parameter(tmp_path):

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from transformer_jax.run.compile import Program
 
-from transformer_jax.run.interruption import Interruption, stop_requested
-pytestmark = pytest.mark.newest
 from transformer_jax.run.compile import Program
+from transformer_jax.run.interruption import Interruption, stop_requested
+
+pytestmark = pytest.mark.newest
 
 
 def train_with_stops(workdir: Path, stops: list[int], seeds=(0,), program: Program | None = None) -> None:

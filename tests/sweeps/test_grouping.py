@@ -41,7 +41,7 @@ def test_rows_that_differ_in_traced_numbers_share_a_program(tmp_path):
 
 
 def test_what_is_traced_does_not_depend_on_what_is_left_to_do(tmp_path):
-    """A run goes on with the program it was begun with."""
+    """A run is resumed with the program it was started with."""
     runs = planned(tmp_path)
     for run in runs:
         if run.row != "base":
@@ -57,65 +57,65 @@ def test_every_open_run_is_in_one_task(tmp_path, lanes, workers):
     settle(runs[4], "error.json")
     tasks, groups = make_tasks(group_by_program(runs), [], lanes, workers)
     assert sorted(name for task in tasks for name in names(task)) == sorted(run.name for run in runs if run.is_open)
-    assert all(task.population == (len(task.configs) > 1) for task in tasks) or lanes == 1
-    assert not any(task.population for task in tasks) or lanes > 1
+    assert all(task.lanes == len(task.configs) for task in tasks) or lanes == 1
+    assert not any(task.lanes > 1 for task in tasks) or lanes > 1
     assert len({task.name for task in tasks}) == len(tasks)
-    assert groups == [names(task) for task in tasks if task.population]
+    assert groups == [names(task) for task in tasks if task.lanes > 1]
     assert lanes == 1 or max(len(task.configs) for task in tasks) <= lanes
     if workers == 5:
         assert len(tasks) > 2  # the long program is shared out
 
 
-def begin(*runs: Planned) -> None:
+def start(*runs: Planned) -> None:
     for run in runs:
         settle(run, "config.json")
 
 
 def finish(run: Planned, lanes: int, **more) -> None:
-    begin(run)
+    start(run)
     (run.workdir / "result.json").write_text(json.dumps({"key": run.key, "executed": {"lanes": lanes}, **more}))
 
 
-def test_a_population_goes_on_with_its_lanes(tmp_path):
+def test_lanes_are_resumed_together(tmp_path):
     runs = planned(tmp_path)
     programs = group_by_program(runs)
     _, groups = make_tasks(programs, [], lanes=4, workers=1)
     assert [len(group) for group in groups] == [3, 3, 3, 3]
-    begin(*runs)
+    start(*runs)
     finish(runs[0], lanes=3)  # killed between the results of two lanes
     more = group_by_program(planned(tmp_path, seeds=4))
     tasks, again = make_tasks(more, groups, lanes=2, workers=1)
     assert again[:3] == groups[:3]
     assert sorted(again[3:]) == [["drop/seed_3", "smooth/seed_3"], groups[3]]
     # of the new runs those that find no other to go with go alone
-    assert sorted(names(task) for task in tasks if not task.population) == [["base/seed_3"], ["wide/seed_3"]]
+    assert sorted(names(task) for task in tasks if task.lanes == 1) == [["base/seed_3"], ["wide/seed_3"]]
 
 
-def test_a_population_of_which_a_run_has_its_result_from_elsewhere_is_no_longer_one(tmp_path):
+def test_lanes_of_which_one_has_its_result_from_elsewhere_are_no_longer_together(tmp_path):
     """Nothing that is finished is trained again."""
     runs = planned(tmp_path, rows={"base": {}})
     group = [[run.name for run in runs]]
-    begin(*runs)
+    start(*runs)
     for more in ({"lanes": 1}, {"lanes": 3, "reused_from": "../.."}):
         finish(runs[0], **more)
         tasks, groups = make_tasks(group_by_program(runs), group, lanes=3, workers=1)
-        assert [(names(task), task.population) for task in tasks] == [(["base/seed_1", "base/seed_2"], False)]
+        assert [(names(task), task.lanes) for task in tasks] == [(["base/seed_1", "base/seed_2"], 1)]
         assert groups == []
 
 
-def test_a_population_that_never_began_is_made_anew(tmp_path):
+def test_lanes_that_were_never_started_are_chosen_anew(tmp_path):
     runs = planned(tmp_path, rows={"base": {}})
     tasks, groups = make_tasks(group_by_program(runs), [[run.name for run in runs]], lanes=1, workers=1)
-    assert (groups, [task.population for task in tasks]) == ([], [False])
+    assert (groups, [task.lanes for task in tasks]) == ([], [1])
 
 
-def test_what_has_begun_alone_goes_on_alone(tmp_path):
+def test_what_was_started_alone_is_resumed_alone(tmp_path):
     runs = planned(tmp_path, rows={"base": {}})
-    begin(runs[1])
+    start(runs[1])
     tasks, groups = make_tasks(group_by_program(runs), [], lanes=8, workers=1)
-    assert [(names(task), task.population) for task in tasks] == [
-        (["base/seed_0", "base/seed_2"], True),
-        (["base/seed_1"], False),
+    assert [(names(task), task.lanes) for task in tasks] == [
+        (["base/seed_0", "base/seed_2"], 2),
+        (["base/seed_1"], 1),
     ]
     assert groups == [["base/seed_0", "base/seed_2"]]
 
@@ -138,7 +138,7 @@ def test_a_group_that_is_no_longer_in_the_sweep_is_left_alone(tmp_path):
 def test_of_equal_experiments_the_furthest_is_the_one_that_is_trained(tmp_path):
     runs = [dataclasses.replace(run, key="same") for run in planned(tmp_path, seeds=1)]
     assert representatives(runs) == [runs[0]]
-    begin(runs[1])
+    start(runs[1])
     assert representatives(runs) == [runs[1]]
     finish(runs[2], lanes=1)
     assert representatives(runs) == [runs[2]]

@@ -62,7 +62,7 @@ def sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(pool.sys, "executable", str(stand_in))
     config = tiny_run.config()
 
-    def run(workers=2, time_limit=None, say=lambda line: None, population=False, **tasks: list[str]) -> list[str]:
+    def run(workers=2, time_limit=None, say=lambda line: None, together=False, **tasks: list[str]) -> list[str]:
         made, lines = [], []
         for name, todo in tasks.items():
             (tmp_path / name).mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ def sweep(tmp_path, monkeypatch):
                 (tmp_path / name / f"{seed}.do").write_text(do)
             workdirs = [tmp_path / name / str(seed) for seed in range(len(todo))]
             configs = [with_values(config, {"seed": seed}) for seed in range(len(todo))]
-            made.append(Task(name, configs, workdirs, population=population))
+            made.append(Task(name, configs, workdirs, lanes=len(todo) if together else 1))
 
         def both(line: str) -> None:
             lines.append(line)
@@ -102,7 +102,7 @@ def test_all_runs_finish_and_share_the_processors(sweep, tmp_path, monkeypatch):
     assert {line.partition("cpus ")[2] for line in lines if "cpus" in line} == {"0,2", "1,3"}
 
 
-def test_a_process_that_dies_fails_one_run_and_the_others_go_on(sweep, tmp_path):
+def test_a_process_that_dies_fails_one_run_and_the_others_are_trained(sweep, tmp_path):
     lines = sweep(a=["finish", "die", "finish"], b=["finish"])
     assert any(" of 4 runs done, about" in line for line in lines)
     assert outcomes(tmp_path) == {"a/0": "result", "a/1": "error", "a/2": "result", "b/0": "result"}
@@ -172,9 +172,9 @@ def test_one_process_that_dies_at_its_start_stops_nothing(sweep, tmp_path, broke
     assert len([line for line in lines if LAST_WORDS in line]) == 1
 
 
-def test_one_population_that_dies_at_its_start_stops_nothing(sweep, tmp_path, broken, monkeypatch):
+def test_lanes_that_die_at_their_start_stop_nothing(sweep, tmp_path, broken, monkeypatch):
     monkeypatch.setenv("BROKEN_ONCE", "yes")
-    sweep(workers=1, population=True, a=["finish", "finish"], b=["finish"])
+    sweep(workers=1, together=True, a=["finish", "finish"], b=["finish"])
     assert outcomes(tmp_path) == {"a/0": "error", "a/1": "error", "b/0": "result"}
 
 
@@ -201,7 +201,7 @@ def test_a_run_that_failed_by_itself_keeps_its_own_error(sweep, tmp_path):
     assert error(tmp_path, "a/0") == {}
 
 
-def test_after_an_error_that_nobody_foresaw_another_process_goes_on(sweep, tmp_path):
+def test_after_an_error_that_nobody_foresaw_another_process_follows(sweep, tmp_path):
     lines = sweep(workers=1, a=["unsound", "finish"])
     assert outcomes(tmp_path) == {"a/0": "error", "a/1": "result"}
     assert len({line.split()[2] for line in lines if " cpus " in line}) == 2
@@ -227,13 +227,13 @@ def test_a_run_over_its_time_is_ended(sweep, tmp_path):
     assert error(tmp_path, "a/1")["message"] == "the run took longer than the time limit of 2 seconds"
 
 
-def test_a_population_has_the_time_of_all_of_its_runs(sweep, tmp_path):
-    said = sweep(time_limit=1.0, population=True, a=["finish", "finish", "finish", "finish"], workers=1)
+def test_lanes_have_the_time_of_all_of_their_runs(sweep, tmp_path):
+    said = sweep(time_limit=1.0, together=True, a=["finish", "finish", "finish", "finish"], workers=1)
     assert set(outcomes(tmp_path).values()) == {"result"}, said
 
 
-def test_the_lanes_of_a_population_fall_together(sweep, tmp_path):
-    sweep(a=["die", "finish"], population=True)
+def test_lanes_fall_together(sweep, tmp_path):
+    sweep(a=["die", "finish"], together=True)
     assert outcomes(tmp_path) == {"a/0": "error", "a/1": "error"}
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import tiny_run
-from transformer_jax.run.identity import read_config, run_key
 
-from transformer_jax.run import identity
 from transformer_jax.config import replace
+from transformer_jax.run import identity
 from transformer_jax.run.identity import read_config, run_key
 from transformer_jax.run.saved import evaluate_run
-from transformer_jax.sweeps.reuse import finished_runs, take_over
+from transformer_jax.sweeps.reuse import finished_runs, reuse
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def test_the_key_is_of_config_data_and_numerics(monkeypatch):
     key = run_key(config, fingerprint)
     assert result_of(run)["key"] == key
     others = {run_key(replace(config, {"seed": 9}), fingerprint), run_key(config, "other")}
-    monkeypatch.setattr(run_directory, "NUMERICS", 99)
+    monkeypatch.setattr(identity, "NUMERICS", 99)
     assert len({key, *others, run_key(config, fingerprint)}) == 4
 
 
@@ -44,11 +43,11 @@ def test_finished_runs_are_found_and_damaged_ones_left_out(sweep):
     assert finished_runs([sweep, sweep.parent / "nothing"]) == {result_of(run)["key"]: run}
 
 
-def test_a_run_taken_over_is_whole_and_stands_by_itself(sweep):
+def test_a_reused_run_is_whole_and_stands_by_itself(sweep):
     origin, workdir = sweep / "runs" / "base" / "seed_0", sweep / "runs" / "twin" / "seed_0"
     workdir.parent.mkdir()
     before = evaluate_run(origin, checkpoint="last")["metrics"]
-    assert take_over(origin, workdir)
+    assert reuse(origin, workdir)
     assert result_of(workdir) == {**result_of(origin), "reused_from": "../../base/seed_0"}
     files = [path for path in (origin / "checkpoints").rglob("*") if path.is_file()]
     assert all(path.samefile(workdir / path.relative_to(origin)) for path in files)
@@ -57,13 +56,13 @@ def test_a_run_taken_over_is_whole_and_stands_by_itself(sweep):
     assert evaluate_run(workdir, checkpoint="last")["metrics"] == before
 
 
-def test_a_run_with_links_is_not_taken_over(sweep, tmp_path):
+def test_a_run_with_links_is_not_reused(sweep, tmp_path):
     origin, workdir = sweep / "runs" / "base" / "seed_0", tmp_path / "twin"
     (origin / "predictions" / "link.txt").symlink_to("/etc/hostname")
-    assert not take_over(origin, workdir)
+    assert not reuse(origin, workdir)
     assert list(tmp_path.iterdir()) == [sweep]
 
 
 def test_a_run_that_goes_meanwhile_leaves_nothing(sweep, tmp_path):
-    assert not take_over(sweep / "runs" / "base" / "seed_7", tmp_path / "twin")
+    assert not reuse(sweep / "runs" / "base" / "seed_7", tmp_path / "twin")
     assert list(tmp_path.iterdir()) == [sweep]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import tiny_run
-from transformer_jax.run.lock import locked
 
 from transformer_jax import cli
 from transformer_jax.config import with_values
@@ -212,7 +211,7 @@ def test_stopped_and_started_again_ends_with_the_same_report(made, tmp_path):
 
 
 def test_a_worker_ends_with_the_sweep_that_started_it(tmp_path):
-    """As after a kill -9 of the sweep: no orphan goes on, and no run is marked as failed."""
+    """As after a kill -9 of the sweep: no orphan trains on, and no run is marked as failed."""
     config = with_values(tiny_run.config({"train.steps": 100_000}), {"seed": 3})
     task = write_task(tmp_path, Task("base", [config], [tmp_path / "run"]))
     process = subprocess.Popen(
@@ -278,7 +277,7 @@ def test_the_command_passes_on_what_it_is_given_and_tells_of_failures(made, monk
     arguments += ["--config.model.d_ff=5"]
     assert cli.main(["sweep", str(path), f"--workdir={directory / 'work'}", *arguments]) == 1  # two have failed
     assert (seen["workers"], seen["time_limit"], seen["retry_failed"]) == (3, 90.0, True)
-    assert (seen["lanes"], seen["reuse"]) == (4, False)
+    assert (seen["lanes"], seen["reuse_finished"]) == (4, False)
     assert (seen["scale"].seeds, seen["rows"]) == (7, ["base", "gone"])
     assert capsys.readouterr().out.splitlines()[0] == report.summary
 
@@ -355,7 +354,7 @@ def test_another_sweep_uses_what_is_known(together):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interruption):
-        sweep(path, directory / "fresh", reuse=False, say=stop)
+        sweep(path, directory / "fresh", reuse_finished=False, say=stop)
     assert "6 runs, 1 program; 4 to go." in said
 
 
@@ -382,7 +381,7 @@ def test_a_directory_that_leads_elsewhere_is_refused(tmp_path, link):
 
 def test_lanes_that_cannot_be_are_refused_before_anything_is_made(tmp_path):
     path = make(tmp_path, {"base": {"parallel.strategy": "pmap"}})
-    with pytest.raises(UserError, match="a population needs 'jit'"):
+    with pytest.raises(UserError, match="lanes need 'jit'"):
         sweep(path, tmp_path / "work", lanes=2, say=lambda line: None)
     assert not (tmp_path / "work").exists()
 
@@ -393,7 +392,7 @@ def test_a_calibration_that_fails_says_why_and_is_no_obstacle(tmp_path, monkeypa
     monkeypatch.setattr(execution, "FEWEST_STEPS", 1)
     config = tiny_run.config()
     planned = [[Planned("base", config, tmp_path / "base" / "seed_0", "key")]]
-    assert execution.choose_lanes(planned, 0, 1, {}, tmp_path, dict(os.environ), said.append) == 1
+    assert execution.choose_lanes(planned, None, 1, {}, tmp_path, dict(os.environ), said.append) == 1
     assert said == ["The calibration failed, as the runs may (OSError: [Errno 22] Invalid argument)."]
 
 
