@@ -14,7 +14,7 @@ import tiny
 
 import transformer_jax
 from transformer_jax.config import (
-    ATTENTION_PLACES,
+    FAMILIES,
     FIELDS,
     Config,
     attention_at,
@@ -22,13 +22,16 @@ from transformer_jax.config import (
     config_hash,
     default_config,
     derive,
+    fields_of,
     freeze,
     not_read,
     replace,
+    schema,
     to_dict,
     value_at,
     with_values,
 )
+from transformer_jax.config.rooms import TASK_CONFIGS
 from transformer_jax.errors import UserError
 
 PACKAGE = Path(transformer_jax.__file__).parent
@@ -92,9 +95,16 @@ def test_the_first_entry_of_every_table_is_the_papers():
         assert next(iter(table)) == FIELDS[path].default
 
 
-@pytest.mark.parametrize("path", FIELDS)
+CHOOSERS = ("model.family", "task.name")
+"""The fields that say which other fields there are."""
+CHOICES = [(family, task) for family in FAMILIES for task in TASK_CONFIGS]
+EVERY_FIELD = {path: field for choice in CHOICES for path, field in schema(*choice).items()}
+"""Those of all families and tasks."""
+
+
+@pytest.mark.parametrize("path", EVERY_FIELD)
 def test_every_field_says_what_it_is_and_has_a_default_that_it_accepts(path):
-    field = FIELDS[path]
+    field = EVERY_FIELD[path]
     assert field.knob.doc
     assert check_value(field, field.default) == field.default
     if field.knob.traced:
@@ -109,9 +119,17 @@ def test_a_config_survives_json():
 
 
 def test_every_field_changes_the_hash():
-    config = freeze({})
-    hashes = {config_hash(with_values(config, {path: "another"})) for path in FIELDS}
-    assert len(hashes | {config_hash(config)}) == len(FIELDS) + 1
+    for family, task in CHOICES:
+        config = freeze({"model.family": family, "task.name": task})
+        fields = [path for path in fields_of(config) if path not in CHOOSERS]
+        hashes = {config_hash(with_values(config, {path: "another"})) for path in fields}
+        assert len(hashes | {config_hash(config)}) == len(fields) + 1
+
+
+def test_family_and_task_change_the_hash():
+    configs = [freeze(dict(zip(CHOOSERS, choice, strict=True))) for choice in CHOICES]
+    assert len({config_hash(config) for config in configs}) == len(CHOICES)
+    assert [config_hash(config) for config in configs if config == freeze({})] == [config_hash(freeze({}))]
 
 
 def test_the_config_of_a_file_is_locked_and_complete():
@@ -184,11 +202,11 @@ def test_an_int_is_a_float_and_a_list_is_a_tuple():
 
 def test_attention_of_one_place_inherits_what_it_does_not_set():
     config = freeze({"model.attention.scale": "none", "model.attention.cross.scale": "inv_d_k"})
-    assert [attention_at(config.model, place).scale for place in ATTENTION_PLACES] == ["none", "none", "inv_d_k"]
+    assert [attention_at(config.model, place).scale for place in config.model.places] == ["none", "none", "inv_d_k"]
     off = freeze({"model.attention.use_bias": True, "model.attention.encoder.use_bias": False})
-    assert [attention_at(off.model, place).use_bias for place in ATTENTION_PLACES] == [False, True, True]
+    assert [attention_at(off.model, place).use_bias for place in config.model.places] == [False, True, True]
     names = {field.name for field in dataclasses.fields(attention_at(config.model, "cross"))}
-    for place in ATTENTION_PLACES:
+    for place in config.model.places:
         assert {p.rpartition(".")[2] for p in FIELDS if p.startswith(f"model.attention.{place}.")} == names
 
 
@@ -210,16 +228,15 @@ def test_not_read_names_what_the_base_does_not_use():
 
 # --- The fields of rooms that other tests do not change one by one: something must read them ---
 
-ELSEWHERE = [
-    path for path in FIELDS if path.split(".")[0] in ("seed", "data", "train", "parallel", "decode", "evaluate")
-]
+ROOMS = ("seed", "task", "data", "train", "parallel", "decode", "evaluate")
+ELSEWHERE = [path for path in EVERY_FIELD if path.split(".")[0] in ROOMS]
 
 
 def reads():
     """`a.b.c` for every attribute that is read in the package outside of the schema."""
     found = set()
     for file in PACKAGE.rglob("*.py"):
-        if file.name != "config.py":
+        if file.parent.name != "config":
             tree = ast.parse(file.read_text())
             found |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     return found

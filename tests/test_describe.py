@@ -12,9 +12,9 @@ def test_modules_sum_to_the_parameters_and_memory_follows():
     found = describe(tiny.config({"model.embedding.tying": "decoder", "model.source_vocab_size": 13}))
     modules = found["modules"]
     assert modules["source_embedding.embedding"] == 13 * 8
-    assert modules["encoder_layers.self_attention"] == 4 * 8 * 8
-    assert modules["decoder_layers.cross_attention"] == 2 * 4 * 8 * 8
-    assert modules["decoder_layers.feed_forward"] == 2 * (8 * 12 + 12 + 12 * 8 + 8)
+    assert modules["encoder.layers.self_attention"] == 4 * 8 * 8
+    assert modules["decoder.layers.cross_attention"] == 2 * 4 * 8 * 8
+    assert modules["decoder.layers.feed_forward"] == 2 * (8 * 12 + 12 + 12 * 8 + 8)
     assert found["parameters"] == sum(modules.values())
     assert found["state_bytes"] == 16 * found["parameters"]
 

@@ -17,9 +17,10 @@ def describe(config: Config) -> dict[str, Any]:
     """Figures of a config whose vocabulary is known.
 
     Returns:
-      "parameters": entries in all; "modules": the same by module, two levels deep; "flops_per_token": of one training
-      step, 6 for each entry of the matrices that a token passes (attention over other tokens not counted);
-      "state_bytes": parameters, gradients and Adam's moments; "not_used": fields that this config does not read.
+      "parameters": entries in all; "modules": the same by module, two levels deep, of stacked layers those of all
+      layers; "flops_per_token": of one training step, 6 for each entry of the matrices that a token passes (attention
+      over other tokens not counted); "state_bytes": parameters, gradients and Adam's moments; "not_used": fields that
+      this config does not read.
 
     Raises:
       UserError: the config is refused, or has no vocabulary size.
@@ -30,7 +31,8 @@ def describe(config: Config) -> dict[str, Any]:
     params = state_template(Resolved(config)).params
     modules: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = ".".join(str(part.key) for part in path[:2])
+        keys = [str(part.key) for part in path]
+        name = ".".join(keys[: 3 if keys[1] == "layers" else 2])
         modules[name] = modules.get(name, 0) + math.prod(leaf.shape)
     total = sum(modules.values())
     return {

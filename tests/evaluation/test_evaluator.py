@@ -238,7 +238,7 @@ def test_score_of_the_predictions_is_the_runs(run, files):
 
 
 def test_files_need_no_corpus(run, files, monkeypatch):
-    monkeypatch.setattr("transformer_jax.run.saved.make_source", lambda *_: pytest.fail("the corpus was read"))
+    monkeypatch.setattr("transformer_jax.run.saved.make_dataset", lambda *_: pytest.fail("the corpus was read"))
     assert evaluate_run(run, source=files[0], reference=files[1])["split"] == "some.source"
     assert len(translate(run, ["0 1"])) == 1
 
@@ -256,8 +256,8 @@ def test_translate_writes_the_predictions(run):
 def test_translate_writes_the_most_probable_token_at_every_place(run):
     """Of the model's own logits, given the tokens before."""
     program = tiny_run.program()
-    sources = program.dataset.splits["test"].sources[:8]
-    tokenizer, params = program.dataset.tokenizers.target, load_params(run, "average:3")
+    sources = program.dataset.splits["test"].texts["sources"][:8]
+    tokenizer, params = program.dataset.assets.target, load_params(run, "average:3")
     found = [best[0][0] for best in translate(run, sources)]
     targets = [[*ids, EOS] for ids in tokenizer.encode(found)]
     batch = {"inputs": filled([[*ids, EOS] for ids in tokenizer.encode(sources)]), "targets": filled(targets)}

@@ -8,8 +8,8 @@ import tiny
 import tiny_run
 
 from transformer_jax.data import EOS, PAD
-from transformer_jax.program import Program
-from transformer_jax.saved_run import evaluate_run, load_params, translate
+from transformer_jax.run.compile import compile_program
+from transformer_jax.run.saved import evaluate_run, load_params, translate
 
 SOURCE_WORDS, TARGET_WORDS = "abcdefgh", "STUV"
 
@@ -32,7 +32,7 @@ def program(tmp_path_factory):
         "model.embedding.tying": "none",
         "decode.max_extra_length": 1,
     }
-    return Program(tiny_run.config(overrides))
+    return compile_program(tiny_run.config(overrides))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_tables_are_as_large_as_their_vocabularies(run):
 
 
 def test_training_evaluation_and_translation_write_the_target_language(program, run):
-    sources = program.dataset.splits["test"].sources
+    sources = program.dataset.splits["test"].texts["sources"]
     written = (run / "predictions" / "test.txt").read_text().splitlines()
     words = {word for line in written for word in line.split()}
     assert words
@@ -63,11 +63,11 @@ def test_what_is_measured_and_written_is_the_models_own(program, run):
     split, params = program.dataset.splits["test"], load_params(run, "average:3")
     source, target = (
         {word: id_ for id_, word in enumerate(tokenizer.symbols, start=4)}
-        for tokenizer in (program.dataset.tokenizers.source, program.dataset.tokenizers.target)
+        for tokenizer in (program.dataset.assets.source, program.dataset.assets.target)
     )
     assert (set(source), set(target)) == (set(SOURCE_WORDS), set(TARGET_WORDS))
     inputs, targets = np.full((2, len(split), 8), PAD, np.int32)
-    for row, (text, reference) in enumerate(zip(split.sources, split.references, strict=True)):
+    for row, (text, reference) in enumerate(zip(split.texts["sources"], split.texts["references"], strict=True)):
         for tokens, ids, side in ((inputs, source, text), (targets, target, reference)):
             found = [*(ids[word] for word in side.split()), EOS]
             tokens[row, : len(found)] = found
