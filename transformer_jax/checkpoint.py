@@ -7,6 +7,7 @@ so a run that is killed leaves no half checkpoint; the hashes tell of files dama
 
 import concurrent.futures
 import contextlib
+import fcntl
 import functools
 import hashlib
 import io
@@ -100,9 +101,25 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def delete(self, steps: Iterable[int]) -> None:
-        """Deletes the checkpoints at those steps."""
+        """Deletes the checkpoints at those steps; one that is just being read is left for the next call."""
         for step in steps:
-            self._delete(step)
+            with self._lock(step, fcntl.LOCK_EX) as free:
+                if free:
+                    self._delete(step)
+
+    @contextlib.contextmanager
+    def _lock(self, step: int, kind: int) -> Iterator[bool]:
+        """Holds a checkpoint; False where another process has it. Without a manifest or locks nothing is held."""
+        with contextlib.ExitStack() as stack:
+            free = True
+            try:
+                file = stack.enter_context(open_regular(self._path(step) / MANIFEST))
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+            except OSError:
+                pass
+            yield free
 
     def _delete(self, step: int) -> None:
         """Takes its name away first: who reads it meanwhile never takes half of it for the whole."""
@@ -120,7 +137,8 @@ class Checkpoints:
 
     def cut_back(self, step: int) -> None:
         """Deletes what lies after `step`, where a run resumes, and what a killed process left unfinished."""
-        self.delete([later for later in self.steps() if later > step])
+        for later in [later for later in self.steps() if later > step]:
+            self._delete(later)
         if self._directory.is_dir():
             for path in self._directory.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -134,15 +152,16 @@ class Checkpoints:
         if step not in self.steps():
             raise UserError(f"{self._directory}: no checkpoint at step {step}. There are: {self.steps() or 'none'}.")
         path = self._path(step)
-        if damage := find_damage(path):
-            raise UserError(
-                f"{path}: the checkpoint is damaged ({damage}). Name another step, or train on: that sets it aside."
-            )
-        progress = self.progress(step)
-        if progress["schema"] == 1:
-            state = from_schema_1(_read_state(path / STATE, to_schema_1(template)))
-        else:
-            state = _read_state(path / STATE, template)
+        with self._lock(step, fcntl.LOCK_SH):  # Orbax fills standard error where files vanish while it reads them
+            if damage := find_damage(path):
+                raise UserError(
+                    f"{path}: the checkpoint is damaged ({damage}). Name another step, or train on: that sets it aside."
+                )
+            progress = self.progress(step)
+            if progress["schema"] == 1:
+                state = from_schema_1(_read_state(path / STATE, to_schema_1(template)))
+            else:
+                state = _read_state(path / STATE, template)
         if not path.is_dir():
             raise UserError(f"{path}: the checkpoint was deleted while it was read.")
         return state, progress
