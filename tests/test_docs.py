@@ -5,9 +5,9 @@ import re
 import pytest
 
 from transformer_jax.cli import ROOT
-from transformer_jax.sweeps.analysis import analyse
-from transformer_jax.sweeps.formats import to_csv, to_markdown
-from transformer_jax.sweeps.results import read_sweep
+from transformer_jax.report.analysis import analyse
+from transformer_jax.report.formats import to_csv, to_markdown
+from transformer_jax.report.read import read_sweep
 
 RESULTS = ROOT / "docs" / "results"
 

@@ -194,6 +194,7 @@ CASES = [
     Case("no run", "evaluate --workdir=nowhere", "nowhere: is not a run directory (it has no config.json)"),
     Case("no run to translate with", "translate --workdir=nowhere", "nowhere: is not a run directory"),
     Case("no run to report", "report nowhere", "nowhere holds neither sweep.json nor config.json"),
+    run("packed over something", "report run --pack=run", "run: is there already, and nothing is overwritten"),
     Case("a file for a directory", "train --config=c.py --workdir=c.py", "c.py: "),
     run("another config", f"{TRAIN} --config.train.steps=30", "holds a run of another config (train.steps = 20 there, 30 now)"),
     run("a change that is not allowed", f"{TRAIN} --config.train.steps=30 --config.seed=3 --allow-config-change=train.steps", "(seed = 0 there, 3 now)"),
@@ -235,6 +236,7 @@ CASES = [
     # Sweeps.
     Case("no experiment", "sweep nothing.py --workdir=new", "nothing.py: no such Python file"),
     Case("a config for an experiment", "sweep c.py --workdir=new", "c.py: has no EXPERIMENT"),
+    Case("a packed sweep is not resumed", f"sweep {cli.ROOT}/experiments/quickstart.py --workdir=packed", "packed: holds a packed sweep", {"packed/runs.jsonl": ""}),
     Case("no sweep to show", "sweep c.py --workdir=nowhere --status", "nowhere holds neither sweep.json nor config.json"),
     experiment("EXPERIMENT of another type", "EXPERIMENT = 3", "EXPERIMENT is int, not an Experiment"),
     experiment("no question", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "has no paragraph that begins with 'Question'", docstring=False),

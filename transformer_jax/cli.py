@@ -274,7 +274,14 @@ def _parser() -> argparse.ArgumentParser:
         "report", _report, "Write the report of a sweep or of a run from its directory.",
         "report runs/heads", takes_config=False, computes=False,
     )  # fmt: skip
-    command.add_argument("directory", type=_path, help="of the sweep or of the run")
+    command.add_argument("directory", type=_path, help="of the sweep, packed or not, or of the run")
+    command.add_argument(
+        "--pack",
+        type=_path,
+        metavar="OUT",
+        help="write five files to the new directory OUT instead, and nothing to the other: sweep.json, runs.jsonl, "
+        "curves.jsonl, report.md and report.csv; no checkpoints",
+    )
 
     command = add(
         "describe", _describe, "Parameters by module, FLOPs, memory, and what is not used; nothing is trained.",
@@ -432,9 +439,9 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace, overrides: Overrides) -> int:
-    from transformer_jax.sweeps.report import write_report
+    from transformer_jax.report.write import pack_report, write_report
 
-    report = write_report(options.directory)
+    report = write_report(options.directory) if options.pack is None else pack_report(options.directory, options.pack)
     _print(options, report.as_dict(), [report.summary, *(str(path) for path in report.files.values())])
     return 0
 

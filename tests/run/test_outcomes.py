@@ -14,14 +14,14 @@ from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
+from transformer_jax.report.analysis import analyse
+from transformer_jax.report.read import read_sweep
 from transformer_jax.run.compile import Program, state_template
 from transformer_jax.run.identity import read_config
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.lock import in_use, locked
 from transformer_jax.run.saved import load_params
 from transformer_jax.run.train import train, train_lanes
-from transformer_jax.sweeps.analysis import analyse
-from transformer_jax.sweeps.results import read_sweep
 
 
 def result_of(workdir: Path) -> dict:

@@ -16,14 +16,14 @@ import tiny_run
 from transformer_jax import cli
 from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
+from transformer_jax.report.formats import to_csv
+from transformer_jax.report.write import Report
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.lock import locked
 from transformer_jax.sweeps import execution
 from transformer_jax.sweeps.calibration import Timing
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
-from transformer_jax.sweeps.formats import to_csv
 from transformer_jax.sweeps.grouping import Planned
-from transformer_jax.sweeps.report import Report
 from transformer_jax.sweeps.runner import run_directory_of, run_sweep, sweep_status
 from transformer_jax.sweeps.worker import Task, write_task
 

@@ -1,8 +1,10 @@
 """What a run leaves on disk, so that any script can read it: the names and the formats of its files, stated once."""
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from transformer_jax.errors import UserError
 from transformer_jax.files import MOST_LOG_BYTES, find_irregular, one_line, read_bytes, write_atomically
@@ -13,6 +15,9 @@ DATA = "data.json"  # sizes and fingerprint of the corpus; written when the asse
 NONFINITE = "nonfinite.json"  # the step at which a run diverged; see divergence.py
 CHECKPOINTS, PREDICTIONS, ASSETS, TENSORBOARD = "checkpoints", "predictions", "tokenizer", "tensorboard"
 SWEEP, RUNS = "sweep.json", "runs"
+SWEEP_SCHEMA = 1
+PACKED_RUNS, PACKED_CURVES = "runs.jsonl", "curves.jsonl"  # in place of RUNS; see report/packed.py
+MOST_COUNT = 10**15
 
 
 def run_directory_of(sweep: Path, row: str, seed: int) -> Path:
@@ -60,22 +65,38 @@ def write_lines(path: Path, lines: list[str]) -> None:
     write_atomically(path, "".join(one_line(line) + "\n" for line in lines).encode())
 
 
-def write_metrics(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Writes metrics.jsonl: one JSON object a line, each with `step` and `split`."""
+def write_json_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """One JSON object a line."""
     write_atomically(path, "".join(to_json(line) + "\n" for line in lines).encode())
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of metrics.jsonl; damaged ones are left out. None if there is no such file."""
-    if not path.is_file():
-        return []
-    parsed = [_parse(line) for line in read_bytes(path, MOST_LOG_BYTES).decode("utf-8", "replace").split("\n")]
-    return [line for line in parsed if isinstance(line, dict) and isinstance(line.get("step"), int)]
+def read_json_lines(path: Path) -> list[dict[str, Any] | None]:
+    """The object of every line, None where a line is damaged; OSError if the file cannot be read."""
+    text = read_bytes(path, MOST_LOG_BYTES).decode("utf-8", "replace")
+    return [_parse_line(line) for line in text.removesuffix("\n").split("\n")] if text else []
 
 
-def _parse(text: str) -> Any:
-    """What a line holds; None if it is damaged."""
+def _parse_line(text: str) -> dict[str, Any] | None:
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    return content if isinstance(content, dict) else None
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole lines of metrics.jsonl, each with its `step`, and the numbers of the damaged ones.
+
+    A damaged last line is none of these: it is being written, or was cut off. No file has no lines; OSError if there is
+    one that cannot be read.
+    """
+    if not os.path.lexists(path):
+        return [], []
+    lines = [line if line and is_count(line.get("step")) else None for line in read_json_lines(path)]
+    damaged = [number for number, line in enumerate(lines[:-1], 1) if line is None]
+    return [line for line in lines if line is not None], damaged
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    """Whether it is a whole number that something can be counted by: steps, parameters."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_COUNT

@@ -6,7 +6,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from transformer_jax.run.directory import METRICS, TENSORBOARD, read_metrics, write_metrics
+from transformer_jax.run.directory import METRICS, TENSORBOARD, read_metrics, write_json_lines
 from transformer_jax.strict_json import to_json
 
 
@@ -19,8 +19,9 @@ class Log:
 
     def cut_back(self, step: int) -> int:
         """Drops the lines after `step`, and damaged ones: a resumed run writes them again. The number of lines kept."""
-        kept = [line for line in read_metrics(self._path) if line["step"] <= step]
-        write_metrics(self._path, kept)
+        lines, _ = read_metrics(self._path)
+        kept = [line for line in lines if line["step"] <= step]
+        write_json_lines(self._path, kept)
         return len(kept)
 
     def write(self, line: dict[str, Any]) -> None:

@@ -10,10 +10,10 @@ from transformer_jax.compilation import available_cpus
 from transformer_jax.config import Config
 from transformer_jax.data import Dataset
 from transformer_jax.errors import UserError
+from transformer_jax.report.wording import count, seconds_text
 from transformer_jax.run.compile import check_lanes
 from transformer_jax.sweeps.calibration import Timing, calibrate
 from transformer_jax.sweeps.grouping import Planned
-from transformer_jax.sweeps.wording import count, seconds_text
 
 MOST_LANES = 16
 """Tried together: a device is full by then, or has little more to gain."""

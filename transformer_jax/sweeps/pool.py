@@ -13,9 +13,9 @@ from pathlib import Path
 from transformer_jax.compilation import available_cpus
 from transformer_jax.errors import UserError
 from transformer_jax.processes import of_this_code
+from transformer_jax.report.wording import seconds_text
 from transformer_jax.run.directory import ERROR, RESULT, is_settled, read_json, write_json
 from transformer_jax.run.interruption import Interruption, stop_requested
-from transformer_jax.sweeps.wording import seconds_text
 from transformer_jax.sweeps.worker import UNSOUND, Task, write_task
 
 Say = Callable[[str], None]

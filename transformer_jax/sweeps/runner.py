@@ -12,8 +12,20 @@ from transformer_jax.compilation import HURRY, available_cpus, known_flags
 from transformer_jax.config import Resolved, with_values
 from transformer_jax.data import Dataset, make_dataset
 from transformer_jax.errors import UserError
+from transformer_jax.report.packed import is_packed
+from transformer_jax.report.read import read_sweep
+from transformer_jax.report.wording import count
+from transformer_jax.report.write import Report, write_report
 from transformer_jax.run.compile import check_lanes, count_parameters
-from transformer_jax.run.directory import ERROR, SWEEP, is_run_directory, read_json, run_directory_of, write_json
+from transformer_jax.run.directory import (
+    ERROR,
+    SWEEP,
+    SWEEP_SCHEMA,
+    is_run_directory,
+    read_json,
+    run_directory_of,
+    write_json,
+)
 from transformer_jax.run.identity import run_key
 from transformer_jax.run.lock import in_use, locked
 from transformer_jax.run.provenance import commit
@@ -22,10 +34,7 @@ from transformer_jax.sweeps.execution import Execution, choose_lanes, is_short
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
 from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks, representatives
 from transformer_jax.sweeps.pool import run_tasks
-from transformer_jax.sweeps.report import Report, write_report
-from transformer_jax.sweeps.results import read_sweep
 from transformer_jax.sweeps.reuse import finished_runs, reuse
-from transformer_jax.sweeps.wording import count
 from transformer_jax.tasks import task_of
 from transformer_jax.tasks.task import measured_names
 
@@ -69,6 +78,8 @@ def run_sweep(
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     if is_run_directory(workdir):
         raise UserError(f"{workdir}: holds a run, whose report would be overwritten. Give the sweep another --workdir.")
+    if is_packed(workdir):
+        raise UserError(f"{workdir}: holds a packed sweep, which cannot be resumed. Give this sweep another --workdir.")
     for variant in variants:
         _validate(variant, scale)
     environment = dict(os.environ)
@@ -194,7 +205,7 @@ def _describe(name: str, experiment: Experiment, scale_name: str, scale: Scale, 
         for row in rows
     }
     return {
-        "schema": 1,
+        "schema": SWEEP_SCHEMA,
         "name": name,
         "question": experiment.question,
         "hypothesis": experiment.hypothesis,
@@ -243,7 +254,7 @@ def sweep_status(workdir: Path) -> list[dict[str, Any]]:
     """
     runs = []
     for run in read_sweep(workdir).runs:
-        idle = run.status == "running" and not in_use(workdir / run.path)
+        idle = run.status == "running" and (run.path is None or not in_use(workdir / run.path))
         status = "stopped" if idle else run.status
         last = max((step for points in run.curves.values() for step in points), default=None)
         message = run.message or ("" if last is None else f"evaluated at step {last}")

@@ -16,8 +16,8 @@ import pytest
 
 from transformer_jax import cli
 from transformer_jax.errors import UserError
-from transformer_jax.sweeps import page
-from transformer_jax.sweeps.report import write_report
+from transformer_jax.report import page
+from transformer_jax.report.write import write_report
 from transformer_jax.sweeps.runner import sweep_status
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

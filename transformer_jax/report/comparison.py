@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
-from transformer_jax.sweeps import statistics
-from transformer_jax.sweeps.results import Sweep, skipped_text
-from transformer_jax.sweeps.statistics import Interval, PairedT, SignFlip
-from transformer_jax.sweeps.wording import Units, finding, verdict
+from transformer_jax.report import statistics
+from transformer_jax.report.results import Sweep, skipped_text
+from transformer_jax.report.statistics import Interval, PairedT, SignFlip
+from transformer_jax.report.wording import Units, finding, verdict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from transformer_jax.sweeps.analysis import METHODS, Analysis, facts, mean_seconds, parameter_difference
-from transformer_jax.sweeps.comparison import Comparison
-from transformer_jax.sweeps.tables import (
+from transformer_jax.report.analysis import METHODS, Analysis, facts, mean_seconds, parameter_difference
+from transformer_jax.report.comparison import Comparison
+from transformer_jax.report.tables import (
     Cell,
     Column,
     Table,
@@ -20,7 +20,7 @@ from transformer_jax.sweeps.tables import (
     results_table,
     unfinished_table,
 )
-from transformer_jax.sweeps.wording import count
+from transformer_jax.report.wording import count
 
 LATEX_SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",

@@ -5,10 +5,10 @@ from importlib import resources
 from string import Template
 from urllib.parse import quote
 
-from transformer_jax.sweeps.analysis import METHODS, Analysis, facts
-from transformer_jax.sweeps.figures import forest_plot, learning_curves
-from transformer_jax.sweeps.formats import verdict_lines
-from transformer_jax.sweeps.tables import (
+from transformer_jax.report.analysis import METHODS, Analysis, facts
+from transformer_jax.report.figures import forest_plot, learning_curves
+from transformer_jax.report.formats import verdict_lines
+from transformer_jax.report.tables import (
     Cell,
     Table,
     change_text,
@@ -19,12 +19,12 @@ from transformer_jax.sweeps.tables import (
     results_table,
     unfinished_table,
 )
-from transformer_jax.sweeps.wording import FINDINGS, PROPER_NAMES
+from transformer_jax.report.wording import FINDINGS, PROPER_NAMES
 
 
 def to_html(analysis: Analysis) -> str:
     """Every text of the run directories is escaped; only this module and the figures write markup."""
-    room = resources.files("transformer_jax.sweeps")
+    room = resources.files("transformer_jax.report")
     sweep = analysis.sweep
     sections = [
         _verdicts(analysis),

@@ -4,12 +4,12 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+from transformer_jax.report.analysis import Analysis, mean_seconds, parameter_difference
+from transformer_jax.report.comparison import Comparison
+from transformer_jax.report.results import Run, Sweep, finite, metric_value
+from transformer_jax.report.statistics import summarize
+from transformer_jax.report.wording import FINDINGS, MISSING, PROPER_NAMES, make_units, p_text, seconds_text
 from transformer_jax.strict_json import to_json
-from transformer_jax.sweeps.analysis import Analysis, mean_seconds, parameter_difference
-from transformer_jax.sweeps.comparison import Comparison
-from transformer_jax.sweeps.results import Run, Sweep, finite, metric_value
-from transformer_jax.sweeps.statistics import summarize
-from transformer_jax.sweeps.wording import FINDINGS, MISSING, PROPER_NAMES, make_units, p_text, seconds_text
 
 # Title, and the digits that the paper gives.
 PAPER_COLUMNS = {

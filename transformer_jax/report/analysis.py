@@ -5,10 +5,10 @@ import statistics as averages
 from collections.abc import Mapping
 from typing import Any
 
-from transformer_jax.sweeps.comparison import Comparison, base_pairs, compare, partner_pairs
-from transformer_jax.sweeps.results import Sweep, skipped_text
-from transformer_jax.sweeps.statistics import Summary, summarize
-from transformer_jax.sweeps.wording import FINDINGS, Units, count, make_units
+from transformer_jax.report.comparison import Comparison, base_pairs, compare, partner_pairs
+from transformer_jax.report.results import Sweep, skipped_text
+from transformer_jax.report.statistics import Summary, summarize
+from transformer_jax.report.wording import FINDINGS, Units, count, make_units
 
 METHODS = (
     "All rows are trained with the same seeds, so differences are paired: row minus base, seed by seed, over the "
@@ -129,7 +129,7 @@ def parameter_difference(sweep: Sweep, row: str, against: str) -> tuple[int, flo
 
 def notes(sweep: Sweep) -> list[str]:
     """What a reader must know before trusting the comparison."""
-    found = []
+    found = list(sweep.problems)
     if len(sweep.seeds) == 1 and len(sweep.rows) > 1:
         found.append("One seed: a difference cannot be told from the luck of the seed, so nothing can be said.")
     if len(sweep.seeds) == 2:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from transformer_jax.evaluation.significance import compare_sentences
-from transformer_jax.sweeps.statistics import (
+from transformer_jax.report.statistics import (
     bootstrap_interval,
     holm,
     paired_differences,

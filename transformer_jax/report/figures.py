@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from transformer_jax.sweeps.comparison import Comparison
-from transformer_jax.sweeps.results import Sweep
-from transformer_jax.sweeps.wording import Units
+from transformer_jax.report.comparison import Comparison
+from transformer_jax.report.results import Sweep
+from transformer_jax.report.wording import Units
 
 SERIES = tuple(f"series-{i}" for i in range(1, 8))
 # Stand-in colour -> CSS variable; the shades mean nothing.

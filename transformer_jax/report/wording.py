@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from transformer_jax.sweeps.statistics import LEVEL, Interval, PairedT
+from transformer_jax.report.statistics import LEVEL, Interval, PairedT
 
 MISSING = "-"
 PROPER_NAMES = {"bleu": "BLEU", "tokenised_bleu": "tokenised BLEU", "chrf": "chrF"}
