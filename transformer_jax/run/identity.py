@@ -7,7 +7,7 @@ from typing import Any
 
 from transformer_jax.config import Config, config_hash, flatten, freeze, to_dict
 from transformer_jax.errors import UserError
-from transformer_jax.run.directory import CONFIG, DATA, check_entries, read_json, write_json
+from transformer_jax.run.directory import CONFIG, DATA, RESULT, check_entries, read_json, write_json
 
 NUMERICS = 2
 """To be raised with every change after which the same config gives other numbers, a changed default among them: older
@@ -17,6 +17,18 @@ runs are not reused then."""
 def run_key(config: Config, fingerprint: str) -> str:
     """SHA-256 that two runs share exactly if they are the same experiment: config, data and numerics."""
     return hashlib.sha256(f"{config_hash(config)} {fingerprint} {NUMERICS}".encode()).hexdigest()
+
+
+def is_result_of(directory: Path, config: Config) -> bool:
+    """Whether result.json is of that config, on the data that data.json names, with today's numerics.
+
+    Raises:
+      UserError: they cannot be read.
+    """
+    result, data = read_json(directory / RESULT), read_json(directory / DATA)
+    if not isinstance(result, dict) or not isinstance(data, dict):
+        return False
+    return bool(result.get("key") == run_key(config, str(data.get("fingerprint"))))
 
 
 def read_config(directory: Path) -> Config:

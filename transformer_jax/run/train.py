@@ -14,9 +14,19 @@ from transformer_jax.config import Config, TrainConfig, field_at, fields_of
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Trained
 from transformer_jax.run.compile import Program, compile_program, count_parameters, stack, state_template, unstack
-from transformer_jax.run.directory import CONFIG, PREDICTIONS, RESULT, read_json, write_json, write_lines
+from transformer_jax.run.directory import (
+    CHECKPOINTS,
+    CONFIG,
+    DATA,
+    METRICS,
+    PREDICTIONS,
+    RESULT,
+    read_json,
+    write_json,
+    write_lines,
+)
 from transformer_jax.run.divergence import report_divergence
-from transformer_jax.run.identity import config_changes, run_key
+from transformer_jax.run.identity import config_changes, is_result_of, run_key
 from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.run.lock import locked
 from transformer_jax.run.progress import SKIPPED, is_finite
@@ -94,12 +104,27 @@ def _check_lanes(configs: Sequence[Config]) -> None:
 
 def _changes(config: Config, workdir: Path, allowed: Collection[str]) -> list[str]:
     """The allowed fields in which `config` differs from that of the run directory; refuses others before any work."""
+    assets, finished = load_assets(workdir, config), (workdir / RESULT).is_file()
     if not (workdir / CONFIG).is_file():
+        # It is written before what follows, so that no run which was killed is without it.
+        left = [name for name in (RESULT, CHECKPOINTS, METRICS) if (workdir / name).exists()]
+        known = finished and assets is not None and is_result_of(workdir, resolve_config(config, assets))
+        if left and not known:
+            raise UserError(
+                f"{workdir}: has no {CONFIG}, and nothing says that its {' and '.join(left)} are of this config. "
+                f"Restore {CONFIG}, or give the run another --workdir."
+            )
         return []
-    assets = load_assets(workdir, config)
     if assets is None:
         raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
-    return config_changes(workdir, resolve_config(config, assets), allowed)
+    resolved = resolve_config(config, assets)
+    changed = config_changes(workdir, resolved, allowed)
+    if finished and not changed and not is_result_of(workdir, resolved):
+        raise UserError(
+            f"{workdir}: its {RESULT} is of another config than {CONFIG}, other data than {DATA}, or other "
+            "numerics than this version's. Give the run another --workdir."
+        )
+    return changed
 
 
 def _introduction(program: Program) -> str:
