@@ -221,3 +221,71 @@ def test_without_python_it_says_what_is_needed(tmp_path):
     assert done.returncode != 0
     assert "Python 3.11, 3.12 or 3.13 is needed, and none was found" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "venv").exists()
+
+
+# --- What CI runs ---
+
+
+@pytest.fixture
+def ci(tmp_path):
+    """Calls .ci/run of a repository whose launch.sh says how it was called; standard output as lines, and the status.
+
+    There is a Python 3.11 by its name; a 3.13 is with pyenv alone, whose shim does not run.
+    """
+    repository, tools, pyenv = tmp_path / "repository", tmp_path / "bin", tmp_path / "pyenv"
+    (repository / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", repository / ".ci")
+    programs = {
+        repository / "launch.sh": """
+            bin=${TRANSFORMER_JAX_PYTHON%/*}
+            home=${bin%/*}
+            echo "${home##*/} ${TRANSFORMER_JAX_VENV##*/} $*"
+            [ "${TRANSFORMER_JAX_VENV##*/}" != "${FAILS:-}" ]
+        """,
+        tools / "python3.13": "exit 127",
+        tools / "python3.12": "exit 127",
+        tools / "python3.11": "[[ $2 == *\"!= '3.11'\"* ]] || echo 3.11",
+        pyenv / "versions" / "3.13.5" / "bin" / "python": "[[ $2 == *\"!= '3.13'\"* ]] || echo 3.13",
+    }
+    for path, program in programs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{program}\n")
+        path.chmod(0o755)
+    for name in ("bash", "env", "dirname"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    environment = {"PATH": str(tools), "PYENV_ROOT": str(pyenv)}
+
+    def call(*arguments: str, **variables: str) -> tuple[list[str], int]:
+        done = subprocess.run(
+            [shutil.which("bash") or "bash", repository / ".ci" / "run", *arguments],
+            env=environment | variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.stdout.splitlines(), done.returncode
+
+    return call
+
+
+SHORT = "3.13.5 .venv-3.13 test -m newest and not long"
+
+
+def test_ci_runs_a_selection_on_the_newest_python_and_all_on_the_oldest(ci, tmp_path):
+    lines, status = ci()
+    assert lines == [SHORT, f"{tmp_path.name} .venv-3.11 test"]
+    assert status == 0
+
+
+def test_ci_fails_where_either_does(ci):
+    assert ci(FAILS=".venv-3.13") == ([SHORT], 1)
+    lines, status = ci(FAILS=".venv-3.11")
+    assert len(lines) == 2
+    assert status == 1
+
+
+def test_all_tests_may_be_run_on_the_newest_python(ci):
+    assert ci("newest", "-n", "1") == (["3.13.5 .venv-3.13 test -n 1"], 0)
+
+
+def test_with_one_python_ci_runs_all_on_it(ci, tmp_path):
+    lines, status = ci(PYENV_ROOT=str(tmp_path / "none"))
+    assert lines == [f"{tmp_path.name} .venv-3.11 test"]
+    assert status == 0

@@ -186,7 +186,7 @@ def test_where_runs_fail_alike_the_one_with_the_least_work_is_tried_before_all_a
 
 def test_where_the_run_with_the_least_work_lives_all_are_tried(sweep, tmp_path):
     """As where all but the smallest are too large for the device."""
-    sweep(workers=1, a=["crash"], b=["crash"], c=["crash"], d=["crash"], e=["finish"])
+    sweep(workers=3, a=["crash"], b=["crash"], c=["crash"], d=["crash"], e=["finish"])
     assert list(outcomes(tmp_path).values()) == ["error"] * 4 + ["result"]
 
 
