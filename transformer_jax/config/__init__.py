@@ -25,7 +25,7 @@ from transformer_jax.config.rooms import (
     TaskConfig,
     TrainConfig,
 )
-from transformer_jax.config.schema import Field, Knob, check_value
+from transformer_jax.config.schema import WIDEST, Field, Knob, check_value
 from transformer_jax.config.tree import (
     FIELDS,
     Config,
@@ -50,6 +50,7 @@ from transformer_jax.config.tree import (
 __all__ = [
     "FAMILIES",
     "FIELDS",
+    "WIDEST",
     "AttentionPlace",
     "AttentionSlots",
     "Config",

@@ -7,7 +7,7 @@ import dataclasses
 import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from transformer_jax.config.schema import Knob, knob
+from transformer_jax.config.schema import LARGEST, MOST_TOKENS, WIDEST, Knob, knob
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,8 @@ class AttentionSlots:
     scale_value: float = knob(
         0.125,
         "the factor itself, at scale 'constant'",
+        low=-LARGEST,
+        high=LARGEST,
         traced=True,
         read_if=lambda a: a.scale == "constant" and a.weights != "uniform",
     )
@@ -86,12 +88,18 @@ class ModelConfig:
     """Where the family has attention; each may have slots of its own, `model.attention.<place>`."""
 
     family: str = ""
-    vocab_size: int | None = knob(None, "rows of the (target) table C; unset: from the tokenizer", low=5)
-    d_model: int = knob(512, "D, width of the residual stream (Section 3.1)", low=1)
-    num_heads: int = knob(8, "H, the paper's h (Section 3.2.2)", low=1)
-    d_k: int | None = knob(None, "K, width of a query and a key in one head; unset: d_model / num_heads", low=1)
-    d_v: int | None = knob(None, "V, width of a value in one head; unset: d_model / num_heads", low=1)
-    d_ff: int = knob(2048, "F, inner width of the feed-forward (Section 3.3)", low=1, read_if=lambda c: _reads_d_ff(c))
+    vocab_size: int | None = knob(
+        None, "rows of the (target) table C; unset: from the tokenizer", low=5, high=MOST_TOKENS
+    )
+    d_model: int = knob(512, "D, width of the residual stream (Section 3.1)", low=1, high=WIDEST)
+    num_heads: int = knob(8, "H, the paper's h (Section 3.2.2)", low=1, high=4096)
+    d_k: int | None = knob(
+        None, "K, width of a query and a key in one head; unset: d_model / num_heads", low=1, high=WIDEST
+    )
+    d_v: int | None = knob(None, "V, width of a value in one head; unset: d_model / num_heads", low=1, high=WIDEST)
+    d_ff: int = knob(
+        2048, "F, inner width of the feed-forward (Section 3.3)", low=1, high=2**20, read_if=lambda c: _reads_d_ff(c)
+    )
     ffn_depth: int = knob(
         2,
         "linear layers in the feed-forward; 1: one of width d_model without ReLU",
@@ -115,7 +123,7 @@ class ModelConfig:
     residual: Literal["post_norm", "pre_norm", "none"] = knob("post_norm", "Section 3.1: LayerNorm(x + Sublayer(x))")
     norm: Literal["layer_norm", "rms_norm", "none"] = knob("layer_norm", "the normalisation of the residual stream")
     norm_epsilon: float = knob(
-        1e-6, "added to the variance (left open by the paper)", low=0, read_if=lambda c: _has_norm(c)
+        1e-6, "added to the variance (left open by the paper)", low=0, high=1, read_if=lambda c: _has_norm(c)
     )
     dtype: Literal["float32", "bfloat16"] = knob(
         "float32", "of activations; parameters, softmax and losses stay float32"
@@ -142,10 +150,11 @@ class TransformerConfig(ModelConfig):
         None,
         "rows of the source table; unset: vocab_size",
         low=5,
+        high=MOST_TOKENS,
         read_if=lambda c: c.model.embedding.tying != "three_way",
     )
-    num_encoder_layers: int = knob(6, "N of the encoder (Section 3.1)", low=1)
-    num_decoder_layers: int = knob(6, "N of the decoder (Section 3.1)", low=1)
+    num_encoder_layers: int = knob(6, "N of the encoder (Section 3.1)", low=1, high=1000)
+    num_decoder_layers: int = knob(6, "N of the decoder (Section 3.1)", low=1, high=1000)
     decoder_mask: Literal["causal", "none"] = knob(
         "causal", "Section 3.2.3; 'none' lets the decoder see the answer in training"
     )

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from transformer_jax.config.schema import knob
+from transformer_jax.config.schema import LARGEST, MOST_STEPS, MOST_TOKENS, WIDEST, knob
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,17 +16,22 @@ class DataConfig:
     target_language: str = knob("de", "suffix of the target files")
     tokenizer: str = knob("sentencepiece(vocab_size=37000)", "slot TOKENIZERS; trained on the training split")
     joint_vocabulary: bool = knob(True, "one vocabulary for both languages")
-    max_length: int = knob(256, "tokens a side, end of sentence included", low=2)
+    max_length: int = knob(256, "tokens a side, end of sentence included", low=2, high=WIDEST)
     over_long: Literal["drop", "truncate"] = knob("drop", "what happens to longer training pairs")
     batching: Literal["length_classes", "packed"] = knob(
         "length_classes", "pairs of like length together, or several in a row"
     )
-    tokens_per_batch: int = knob(25000, "rows * width at most, per side, padding included (Section 5.1)", low=1)
-    batch_multiple: int = knob(8, "rows of a batch are a multiple of this; so must the device count divide it", low=1)
+    tokens_per_batch: int = knob(
+        25000, "rows * width at most, per side, padding included (Section 5.1)", low=1, high=MOST_TOKENS
+    )
+    batch_multiple: int = knob(
+        8, "rows of a batch are a multiple of this; so must the device count divide it", low=1, high=WIDEST
+    )
     length_classes: int = knob(
         8,
         "shapes of batches = compiled programs, at most",
         low=1,
+        high=1000,
         read_if=lambda c: c.data.batching == "length_classes",
     )
 
@@ -37,13 +42,14 @@ class OptimizerConfig:
 
     name: Literal["adam", "adamw", "lion", "sgd"] = knob("adam", "the update rule")
     learning_rate: float = knob(
-        1.0, "multiplies the schedule: 1 for Eq. 3, the peak for the others", low=0, traced=True
+        1.0, "multiplies the schedule: 1 for Eq. 3, the peak for the others", low=0, high=LARGEST, traced=True
     )
     schedule: str = knob("noam", "Eq. 3; slot SCHEDULES")
     warmup_steps: int = knob(
         4000,
         "of the linear rise (Section 5.3)",
         low=0,
+        high=MOST_STEPS,
         read_if=lambda c: not c.optimizer.schedule.startswith("constant"),
     )
     beta_1: float = knob(
@@ -52,15 +58,18 @@ class OptimizerConfig:
     beta_2: float = knob(
         0.98, "decay of the second moment", low=0, high=0.99999, read_if=lambda c: c.optimizer.name != "sgd"
     )
-    epsilon: float = knob(1e-9, "in the denominator", low=0, read_if=lambda c: c.optimizer.name in ("adam", "adamw"))
+    epsilon: float = knob(
+        1e-9, "in the denominator", low=0, high=1, read_if=lambda c: c.optimizer.name in ("adam", "adamw")
+    )
     weight_decay: float = knob(
         0.0,
         "decoupled, on matrices",
         low=0,
+        high=LARGEST,
         traced=True,
         read_if=lambda c: c.optimizer.name in ("adamw", "lion"),
     )
-    clip_norm: float | None = knob(None, "largest global norm of the gradient; unset: not clipped", low=0)
+    clip_norm: float | None = knob(None, "largest global norm of the gradient; unset: not clipped", low=0, high=LARGEST)
     ema_decay: float | None = knob(
         None, "of an average of the parameters that is evaluated in their place", low=0, high=1
     )
@@ -70,18 +79,23 @@ class OptimizerConfig:
 class TrainConfig:
     """Section 5."""
 
-    steps: int = knob(100_000, "updates (Section 5.2)", low=1)
+    steps: int = knob(100_000, "updates (Section 5.2)", low=1, high=MOST_STEPS)
     label_smoothing: float = knob(0.1, "mass spread over all classes (Section 5.4)", low=0, high=1, traced=True)
-    log_every: int = knob(100, "steps between lines of metrics.jsonl", low=1)
-    evaluate_every: int = knob(1000, "steps between evaluations on the validation split", low=1)
-    checkpoint_every: int | None = knob(None, "steps between checkpoints; unset: at each evaluation", low=1)
-    keep_last: int = knob(5, "checkpoints kept beside the best", low=1)
-    patience: int | None = knob(None, "evaluations without a better evaluate.best before the run stops early", low=1)
+    log_every: int = knob(100, "steps between lines of metrics.jsonl", low=1, high=MOST_STEPS)
+    evaluate_every: int = knob(1000, "steps between evaluations on the validation split", low=1, high=MOST_STEPS)
+    checkpoint_every: int | None = knob(
+        None, "steps between checkpoints; unset: at each evaluation", low=1, high=MOST_STEPS
+    )
+    keep_last: int = knob(5, "checkpoints kept beside the best", low=1, high=MOST_STEPS)
+    patience: int | None = knob(
+        None, "evaluations without a better evaluate.best before the run stops early", low=1, high=MOST_STEPS
+    )
     on_nonfinite: Literal["stop", "skip"] = knob("stop", "what a loss, gradient or update that is not finite leads to")
     steps_per_dispatch: int = knob(
         1,
         "steps in a row, of one shape, in a call of the program: fewer waits for the host; best with one shape",
         low=1,
+        high=1000,
     )
     remat: Literal["none", "layers", "dots_saveable", "dots_with_no_batch_dims_saveable"] = knob(
         "none", "what of a layer is computed again for its gradient, not kept: all, or all but products of matrices"
@@ -99,7 +113,9 @@ class ParallelConfig:
     """How the step is laid out over devices."""
 
     strategy: Literal["jit", "pmap"] = knob("jit", "jit over a mesh, or pmap")
-    data: int | None = knob(None, "devices that share a batch; unset: all that divide data.batch_multiple", low=1)
+    data: int | None = knob(
+        None, "devices that share a batch; unset: all that divide data.batch_multiple", low=1, high=WIDEST
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +123,9 @@ class DecodeConfig:
     """Section 6.1."""
 
     strategy: str = knob("beam", "slot STRATEGIES")
-    beam_size: int = knob(4, "hypotheses kept", low=1, read_if=lambda c: c.decode.strategy == "beam")
+    beam_size: int = knob(4, "hypotheses kept", low=1, high=1000, read_if=lambda c: c.decode.strategy == "beam")
     alpha: float = knob(0.6, "length penalty", low=-10, high=10, read_if=lambda c: c.decode.strategy == "beam")
-    max_extra_length: int = knob(50, "output tokens beyond the number of input tokens", low=1)
+    max_extra_length: int = knob(50, "output tokens beyond the number of input tokens", low=1, high=WIDEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +134,7 @@ class EvaluateConfig:
 
     metrics: tuple[str, ...] = knob(("bleu", "chrf"), "of decoded text; slot METRICS")
     best: str = knob("nll", "validation metric that chooses the best checkpoint")
-    decode_every: int | None = knob(None, "steps between decodings in training; unset: none", low=1)
+    decode_every: int | None = knob(None, "steps between decodings in training; unset: none", low=1, high=MOST_STEPS)
     checkpoint: str = knob("last", "what is evaluated at the end: best, last or average:N")
 
 

@@ -7,8 +7,15 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, shown
 from transformer_jax.registry import did_you_mean
+
+# Bounds of what the paper leaves open: far beyond all that was ever trained, and so small that shapes and steps made of
+# them can be counted, by JAX too, which counts in int32 and float32.
+MOST_STEPS = 10**9
+WIDEST = 2**16
+LARGEST = 1e30
+MOST_TOKENS = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +72,11 @@ def check_value(field: Field, value: Any) -> Any:
     if value is None and field.optional:
         return None
     expected = field.base_type
-    where = f"{field.path} = {value!r}"
+    where = f"{field.path} = {shown(value)}"
     if typing.get_origin(expected) is Literal:
         choices = typing.get_args(expected)
         if value not in choices:
-            near = did_you_mean(str(value), choices)
+            near = did_you_mean(value, choices)
             raise UserError(f"{where} is not allowed{near}. Allowed: {', '.join(map(str, choices))}.")
         return value
     if typing.get_origin(expected) is tuple:
@@ -83,6 +90,8 @@ def check_value(field: Field, value: Any) -> Any:
     low, high = field.knob.low, field.knob.high
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} is not a finite number.")
+    if isinstance(value, str) and (not value.strip() or "\0" in value):
+        raise UserError(f"{where} says nothing.")
     if (low is not None and value < low) or (high is not None and value > high):
         raise UserError(f"{where} is out of range: it must be {_range(low, high)}.")
     return value

@@ -17,8 +17,10 @@ from transformer_jax.models.scales import SCALES
 from transformer_jax.models.scores import SCORES
 from transformer_jax.models.transformer import Transformer
 from transformer_jax.models.weights import WEIGHTS
-from transformer_jax.registry import check_entry, parse_spec, resolve
+from transformer_jax.registry import check_entry, options, parse_spec, resolve
 
+MOST_DISTANCE = 2**20
+"""Positions, distances and buckets of a table: far more than any sentence has."""
 ATTENTION_SLOTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "score": SCORES,
     "scale": SCALES,
@@ -55,7 +57,10 @@ def _check_attention(config: Config, place: AttentionPlace) -> None:
         check_entry(table, getattr(place.slots, slot), f"{place.field}.{slot}", place)
     if place.name != "cross":
         field, spec = "model.positions", config.model.positions
+        scheme = resolve(POSITIONS, spec, field)()
         for option, value in parse_spec(spec, field)[1].items():
             if value <= 0:
                 raise UserError(f"{field} = {spec!r}: {option} must be above 0.")
-        resolve(POSITIONS, spec, field)().check(config, place)
+            if isinstance(options(type(scheme))[option].default, int) and value > MOST_DISTANCE:
+                raise UserError(f"{field} = {spec!r}: {option} must be at most {MOST_DISTANCE:,}.")
+        scheme.check(config, place)

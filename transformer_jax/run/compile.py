@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformer_jax.data import Dataset, Plan, make_dataset, make_plan
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator
 from transformer_jax.parallel.layout import Layout, make_layout
-from transformer_jax.run.resolve import resolve_config
+from transformer_jax.run.resolve import resolve_config, validate
 from transformer_jax.training.state import Lane, init_state, lanes_of
 from transformer_jax.training.step import build_steps
 
@@ -84,10 +85,30 @@ def compile_program(config: Config, lanes: int = 1, assets: Any = None, traced: 
         check_lanes(config)
     layout = make_layout(config, lanes)
     dataset = make_dataset(config.data, assets)
-    resolved = resolve_config(config, dataset.assets)
+    resolved = resolve_for_machine(config, dataset.assets, lanes)
     plan = make_plan(dataset.splits["train"], config.data)
     steps = Steps(resolved, plan, layout)
     return Program(resolved, tuple(traced), dataset, plan, layout, steps, Evaluator(resolved, dataset.assets, layout))
+
+
+def resolve_for_machine(config: Config, assets: Any, lanes: int = 1) -> Resolved:
+    """The config with what the assets say, if this machine can run it.
+
+    Raises:
+      UserError: a size that does not fit, devices that there are not, or a state that the machine cannot hold.
+    """
+    resolved = resolve_config(config, assets)
+    validate(resolved)
+    make_layout(resolved, lanes)
+    sizes = [leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(state_template(resolved))]
+    needed, memory = lanes * sum(sizes), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise UserError(
+            f"{count_parameters(resolved):,} parameters{f' of each of {lanes} lanes' if lanes > 1 else ''}, with what "
+            f"the optimizer keeps of each, are {needed / 2**30:,.1f} GiB, but this machine has {memory / 2**30:,.1f}: "
+            "make the model smaller."
+        )
+    return resolved
 
 
 def unstack(tree: Any, lanes: int) -> list[Any]:

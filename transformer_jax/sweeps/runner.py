@@ -1,8 +1,9 @@
 """Runs a sweep: every row, every seed, each in its own directory; what is finished is left alone."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import jax
 
 from transformer_jax.compilation import HURRY, available_cpus, known_flags
 from transformer_jax.config import Resolved, with_values
-from transformer_jax.data import Dataset, make_dataset
+from transformer_jax.data import Dataset, make_dataset, make_plan
 from transformer_jax.errors import UserError
 from transformer_jax.report.packed import is_packed
-from transformer_jax.report.read import read_sweep
+from transformer_jax.report.read import MOST_RUNS, read_sweep
 from transformer_jax.report.wording import count
 from transformer_jax.report.write import Report, write_report
-from transformer_jax.run.compile import check_lanes, count_parameters
+from transformer_jax.run.compile import check_lanes, count_parameters, resolve_for_machine
 from transformer_jax.run.directory import (
     ERROR,
     SWEEP,
@@ -29,7 +30,7 @@ from transformer_jax.run.directory import (
 from transformer_jax.run.identity import run_key
 from transformer_jax.run.lock import in_use, locked
 from transformer_jax.run.provenance import commit
-from transformer_jax.run.resolve import resolve_config, validate
+from transformer_jax.run.resolve import validate
 from transformer_jax.sweeps.execution import Execution, choose_lanes, is_short
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
 from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks, representatives
@@ -74,7 +75,7 @@ def run_sweep(
     for option, value in {"--workers": workers, "--lanes": lanes}.items():
         if value is not None and value < 1:
             raise UserError(f"{option}={value}: there must be at least one.")
-    if time_limit is not None and time_limit <= 0:
+    if time_limit is not None and not time_limit > 0:
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     if is_run_directory(workdir):
         raise UserError(f"{workdir}: holds a run, whose report would be overwritten. Give the sweep another --workdir.")
@@ -90,6 +91,8 @@ def run_sweep(
     if short and "XLA_FLAGS" not in environment:
         environment["XLA_FLAGS"] = known_flags(HURRY)
     datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
+    for config, dataset in datasets.items():
+        make_plan(dataset.splits["train"], config)
     rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
     definition = _describe(name, experiment, scale_name, scale, rows)
     before = _read_definition(workdir / SWEEP, definition)
@@ -135,7 +138,9 @@ class _Row:
 
     @classmethod
     def of(cls, variant: Variant, dataset: Dataset) -> "_Row":
-        resolved = resolve_config(variant.config, dataset.assets)
+        """Refused as the program of its runs would refuse it, which is too late."""
+        with _of_row(variant.name):
+            resolved = resolve_for_machine(variant.config, dataset.assets)
         return cls(variant, resolved, dataset.fingerprint, count_parameters(resolved))
 
     def key(self, seed: int = 0) -> str:
@@ -143,8 +148,10 @@ class _Row:
         return run_key(with_values(self.resolved, {"seed": seed}), self.fingerprint)
 
 
-def _plan(rows: Iterable[_Row], seeds: int, workdir: Path) -> list[Planned]:
+def _plan(rows: Sequence[_Row], seeds: int, workdir: Path) -> list[Planned]:
     """Every run of the sweep."""
+    if len(rows) * seeds > MOST_RUNS:
+        raise UserError(f"{len(rows)} rows with {seeds:,} seeds are more than {MOST_RUNS:,} runs: take fewer seeds.")
     runs = []
     for row in rows:
         name = row.variant.name
@@ -177,11 +184,17 @@ def _reuse(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, started: b
             say(f"[{run.row} seed {run.config.seed}] is known already: reused from {found}")
 
 
-def _validate(variant: Variant, scale: Scale) -> None:
+@contextlib.contextmanager
+def _of_row(name: str) -> Iterator[None]:
     try:
-        validate(variant.config)
+        yield
     except UserError as error:
-        raise UserError(f"row {variant.name!r}: {error}") from error
+        raise UserError(f"row {name!r}: {error}") from error
+
+
+def _validate(variant: Variant, scale: Scale) -> None:
+    with _of_row(variant.name):
+        validate(variant.config)
     split, _, metric = scale.metric.partition("/")
     measured = measured_names(task_of(variant.config), variant.config.evaluate.metrics)
     if split not in ("valid", "test") or metric not in measured:
