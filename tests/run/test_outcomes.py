@@ -347,6 +347,20 @@ def test_other_data_are_refused(tmp_path):
 # --- What the log says ---
 
 
+def test_a_line_of_the_log_is_the_mean_over_the_tokens_of_its_steps():
+    program = tiny_run.program()
+    lane = program.lane([program.config])
+    state, measured = program.layout.put(program.init(lane)), []
+    for step in range(3):
+        state, sums, _ = program.dispatch(state, step, 1, [0], lane)
+        measured.append(jax.device_get(sums))
+    line = log_of(tiny_run.finished(), "train")[0]
+    assert len({float(sums["loss"][1]) for sums in measured}) > 1  # of unlike many tokens
+    for name in ("loss", "nll", "token_accuracy", "gradient_norm", "learning_rate"):
+        total, count = np.sum([sums[name] for sums in measured], axis=0)
+        assert line[name] == pytest.approx(total / count, rel=1e-5), name
+
+
 def test_tokens_per_second_count_all_of_the_time(tmp_path, monkeypatch):
     """A save or a stop within a window takes no time out of it."""
     clock = iter(range(10**6))
