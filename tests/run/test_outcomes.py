@@ -344,7 +344,35 @@ def test_other_data_are_refused(tmp_path):
         tiny_run.train_here(workdir)
 
 
-# --- What the log says ---
+# --- What the loop does, and what the log says ---
+
+
+def test_the_loop_follows_the_numbers_of_its_config(tmp_path, monkeypatch):
+    """Other numbers than those of the other tests here; of two metrics that disagree, the one that is named is best."""
+    plan = {
+        "train.steps": 18,
+        "train.log_every": 4,
+        "train.evaluate_every": 6,
+        "train.checkpoint_every": 5,
+        "train.keep_last": 2,
+        "evaluate.best": "token_accuracy",
+        "evaluate.decode_every": None,
+        "evaluate.checkpoint": "best",
+    }
+    program, turn = tiny_run.adjusted(tiny_run.program(), plan), iter(range(99))
+    measure = program.evaluator.measure
+
+    def falling(*arguments, **options):
+        found, texts = measure(*arguments, **options)
+        n = next(turn)
+        return [{**m, "nll": 9.0 - n, "token_accuracy": 0.9 - n / 10} for m in found], texts
+
+    monkeypatch.setattr(program.evaluator, "measure", falling)
+    (result,) = tiny_run.train_here(tmp_path, compiled=program)
+    assert (result["steps"], result["best_step"], result["checkpoint"]) == (18, 6, "best")
+    assert [line["step"] for line in log_of(tmp_path, "train")] == [4, 8, 12, 16, 18]
+    assert [line["step"] for line in log_of(tmp_path, "valid")] == [6, 12, 18]
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [6, 15, 18]  # the best, and the last two
 
 
 def test_a_line_of_the_log_is_the_mean_over_the_tokens_of_its_steps():
