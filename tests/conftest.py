@@ -30,6 +30,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Mutants stand in one file, and yet are shared out to all processes."""
+    if config.option.markexpr == "mutation":
+        from xdist.scheduler import LoadScheduling
+
+        return LoadScheduling(config, log)
+    return None
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A finished run of the module's own: evaluating it writes predictions into it."""

@@ -71,6 +71,16 @@ def test_every_pair_once_per_epoch(dataset):
     assert sorted(found) == sorted((source.tolist(), target.tolist()) for source, target in pairs)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"tokens_per_batch": 320}, {"batch_multiple": 8}, {"length_classes": 1}, {"batching": "packed"}],
+    ids=str,
+)
+def test_what_the_config_says_of_batches_changes_their_shapes(dataset, changes):
+    shapes = plan_of(dataset, "length_classes").shapes
+    assert plan_of(dataset, **{"batching": "length_classes", **changes}).shapes != shapes
+
+
 @pytest.mark.parametrize("batching", BATCHINGS)
 def test_shapes_and_their_order_are_the_same_for_every_seed(dataset, batching):
     plan = plan_of(dataset, batching)

@@ -10,7 +10,7 @@ import pytest
 
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
-from transformer_jax.parallel.layout import JitLayout, PmapLayout, make_layout
+from transformer_jax.parallel.layout import DETERMINISTIC, JitLayout, PmapLayout, make_layout
 
 pytestmark = pytest.mark.newest
 
@@ -93,6 +93,16 @@ def test_unset_as_many_devices_as_divide_the_rows(results):
 def test_strategies():
     assert isinstance(make_layout(freeze({"parallel.data": 1})), JitLayout)
     assert isinstance(make_layout(freeze({"parallel.strategy": "pmap", "parallel.data": 1})), PmapLayout)
+
+
+def test_where_it_is_asked_for_the_compiler_is_told_to_be_deterministic(monkeypatch):
+    told = []
+    monkeypatch.setattr("jax.jit", lambda function, **options: told.append(options["compiler_options"]))
+    for asked in (True, False):
+        layout = make_layout(freeze({"train.deterministic": asked, "parallel.data": 1}))
+        layout.compile_rows(lambda params, batch: batch)
+        layout.compile_steps(lambda: lambda state, batch, lane, count: state, 1)
+    assert told == [DETERMINISTIC] * 2 + [{}] * 2
 
 
 @pytest.mark.parametrize(

@@ -383,7 +383,48 @@ def test_a_result_of_another_run_is_not_this_ones(tmp_path, damage):
     assert not reuse(workdir, tmp_path / "copy")
 
 
-# --- What the log says ---
+# --- What the loop does, and what the log says ---
+
+
+def test_the_loop_follows_the_numbers_of_its_config(tmp_path):
+    """Other numbers than those of the other tests here; of two metrics that disagree, the one that is named is best."""
+    plan = {
+        "train.steps": 18,
+        "train.log_every": 4,
+        "train.evaluate_every": 6,
+        "train.checkpoint_every": 5,
+        "train.keep_last": 2,
+        "evaluate.best": "token_accuracy",
+        "evaluate.decode_every": None,
+        "evaluate.checkpoint": "best",
+    }
+    turn = iter(range(99))
+
+    def falling(measure, *arguments, **options):
+        found, texts = measure(*arguments, **options)
+        n = next(turn)
+        return [{**m, "nll": 9.0 - n, "token_accuracy": 0.9 - n / 10} for m in found], texts
+
+    program = tiny_run.with_measure(tiny_run.adjusted(tiny_run.program(), plan), falling)
+    (result,) = tiny_run.train_here(tmp_path, compiled=program)
+    assert (result["steps"], result["best_step"], result["checkpoint"]) == (18, 6, "best")
+    assert [line["step"] for line in log_of(tmp_path, "train")] == [4, 8, 12, 16, 18]
+    assert [line["step"] for line in log_of(tmp_path, "valid")] == [6, 12, 18]
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [6, 15, 18]  # the best, and the last two
+
+
+def test_a_line_of_the_log_is_the_mean_over_the_tokens_of_its_steps():
+    program = tiny_run.program()
+    lanes = program.lanes([program.config])
+    state, measured = program.steps.init(lanes), []
+    for step in range(3):
+        state, totals, _ = program.steps.take(state, step, 1, lanes)
+        measured.append(jax.tree.map(lambda a: a[0, 0], jax.device_get(totals)))
+    line = log_of(tiny_run.finished(), "train")[0]
+    assert len({float(totals["loss"][1]) for totals in measured}) > 1  # of unlike many tokens
+    for name in ("loss", "nll", "token_accuracy", "gradient_norm", "learning_rate"):
+        total, count = np.sum([totals[name] for totals in measured], axis=0)
+        assert line[name] == pytest.approx(total / count, rel=1e-5), name
 
 
 def test_tokens_per_second_count_all_of_the_time(tmp_path, monkeypatch):
