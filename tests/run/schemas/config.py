@@ -4,7 +4,7 @@ from transformer_jax.config import ConfigDict, default_config
 
 
 def get_config() -> ConfigDict:
-    """Eight steps of reversing up to four symbols."""
+    """Reversing up to four symbols, for so long that something is written."""
     config = default_config()
     config.data.source = "reverse(symbols=4, max_length=4, examples=60)"
     config.data.tokenizer = "words"
@@ -16,9 +16,11 @@ def get_config() -> ConfigDict:
     config.model.d_ff = 4
     config.model.num_encoder_layers = 1
     config.model.num_decoder_layers = 1
+    config.optimizer.schedule = "constant"
+    config.optimizer.learning_rate = 0.03
     config.optimizer.ema_decay = 0.9
-    config.train.steps = 8
-    config.train.evaluate_every = 4
+    config.train.steps = 60
+    config.train.evaluate_every = 60
     config.train.keep_last = 1
     config.decode.strategy = "greedy"
     config.decode.max_extra_length = 3
