@@ -1,6 +1,7 @@
 """Checkpoints: what was damaged is noticed, named and set aside; what is kept, averaged and refused."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from transformer_jax.checkpoint import Checkpoints, average, find_damage
 from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import state_template
-from transformer_jax.run.identity import read_config
+from transformer_jax.run.identity import NUMERICS, read_config
 from transformer_jax.run.saved import evaluate_run, load_params
 from transformer_jax.run.train import train
 
@@ -141,7 +142,7 @@ def test_a_checkpoint_of_another_model_is_refused(saved, template, said):
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("progress", ["[]", "{}", '{"schema": 2}', "{", '{"schema": null}', "[" * 100_000])
+@pytest.mark.parametrize("progress", ["[]", "{}", '{"schema": 99}', "{", '{"schema": null}', "[" * 100_000])
 def test_progress_of_another_schema_is_refused(saved, tmp_path, progress):
     (tmp_path / "checkpoints/00000003/progress.json").write_text(progress)
     with pytest.raises(UserError, match=r"schema|damaged"):
@@ -328,14 +329,41 @@ def test_there_is_a_run_of_every_schema():
 
 
 @pytest.mark.parametrize("schema", range(1, checkpoint.SCHEMA + 1))
-def test_a_run_of_an_older_schema_is_read_and_goes_on(schema, tmp_path):
+def test_a_run_of_an_older_schema_is_read_and_resumed(schema, tmp_path, capsys):
     workdir = tiny_run.copy_of(SCHEMAS / str(schema), tmp_path / "run")
     recorded = json.loads((workdir / "result.json").read_text())["metrics"]["test"]
-    found = evaluate_run(workdir, checkpoint="last")["metrics"]
-    assert found["nll"] == pytest.approx(recorded["nll"], rel=1e-5)
-    more = with_values(read_config(workdir), {"train.steps": 12})
-    train(more, workdir, allow_config_change=["train.steps"], say=lambda line: None)
-    assert Checkpoints(workdir / "checkpoints").steps()[-1] == 12
+    found = evaluate_run(workdir, checkpoint="last")
+    assert found["metrics"] == pytest.approx(recorded, rel=1e-5)
+    assert Path(found["predictions"]).read_text() == (workdir / "predictions" / "test.txt").read_text()
+    assert cli.main(["report", str(workdir), "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    (line,) = csv.DictReader(Path(files["csv"]).read_text().splitlines())
+    assert (line["parameters"], line["metric"]) == ("344", "test/exact_match")
+    assert float(line["mean"]) == recorded["exact_match"]
+    steps = read_config(workdir).train.steps + 4
+    more = with_values(read_config(workdir), {"train.steps": steps})
+
+    def resume() -> None:
+        train(more, workdir, allow_config_change=["train.steps"], say=lambda line: None)
+
+    data = json.loads((workdir / "data.json").read_text())
+    if data["numerics"] != NUMERICS:
+        with pytest.raises(UserError, match=rf"computes other numbers \(numerics {data['numerics']}, now {NUMERICS}\)"):
+            resume()
+        # The numbers of the steps differ since; what was saved is a whole state all the same.
+        (workdir / "data.json").write_text(json.dumps({**data, "numerics": NUMERICS}))
+    before = load_params(workdir, "last")
+    resume()
+    assert Checkpoints(workdir / "checkpoints").steps()[-1] == steps
+    assert np.any(_leaf(load_params(workdir, "last")) != _leaf(before))
+
+
+def test_parameters_of_schema_1_are_those_by_other_names():
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape), state_template(tiny_run.config({"model.vocab_size": 10})))
+    old = checkpoint.to_schema_1(state)
+    assert {"encoder_layers", "decoder_layers"} <= set(old.params) == set(old.average)
+    assert not {"encoder", "decoder"} & set(old.params)
+    assert jax.tree.structure(checkpoint.from_schema_1(old)) == jax.tree.structure(state)
 
 
 # --- In a run ---
