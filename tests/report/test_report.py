@@ -339,6 +339,19 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
     assert first == {ending: path.read_bytes() for ending, path in write_report(tmp_path).files.items()}
 
 
+@pytest.mark.parametrize("ending", ["md", "tex"])
+def test_a_small_report_byte_for_byte(tmp_path, ending):
+    """Where a change of the report is meant: copy the new one to `golden`, and look at the difference."""
+    values = {"base": [0.90, 0.92, 0.91, None], "no_wo": [0.80, 0.83, 0.81, 0.82], "wide": [0.91, 0.90, 0.92, 0.9]}
+    rows = {
+        "base": make_row(paper={"bleu": 25.8}),
+        "no_wo": make_row({"model.attention.output_projection": "none"}, parameters=900, note="W_O is gone"),
+        "wide": make_row({"model.d_ff": 64}, parameters=1001, partner="base"),
+    }
+    files = write_report(make_sweep(tmp_path / "tiny", values, rows=rows)).files
+    assert files[ending].read_text() == (Path(__file__).parent / "golden" / f"report.{ending}").read_text()
+
+
 def test_as_dict_is_strict_json(tmp_path):
     data = json.loads(json.dumps(write_report(make_sweep(tmp_path)).as_dict(), allow_nan=False))
     assert data["rows"]["base"]["values"] == {"0": 0.9, "1": 0.92, "2": 0.91}

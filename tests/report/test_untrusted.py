@@ -17,14 +17,14 @@ import pytest
 from transformer_jax import cli
 from transformer_jax.errors import UserError
 from transformer_jax.report import page
-from transformer_jax.report.write import write_report
+from transformer_jax.report.write import pack_report, write_report
 from transformer_jax.sweeps.runner import sweep_status
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 # Each would run if it became markup, and says so in the page; none holds a slash, so that it can name a directory.
 RUN = "document.documentElement.dataset.ran=1"
-NAME = rf"""'"><img src=x onerror={RUN}><svg onload={RUN}>]]>--> ' autofocus onfocus='{RUN}' `\|<b>`*_\1\g<0>$style"""
+NAME = rf"""'"><img src=x onerror={RUN}><svg onload={RUN}>]]>--> ' autofocus onfocus='{RUN}' `\|<b>`*_\1\g<0>$style{{{{7*7}}}}{{%include 'page.css'%}}"""  # noqa: E501
 TEXT = rf"""{NAME}</style></title></text></svg></td></a><script>{RUN}</script>\n\n# </p>${{title}}{{0}}%s&lt;b&gt; [a](javascript:{RUN}) %\end{{table}}\write18{{x}} javascript:{RUN}"""  # noqa: E501
 
 
@@ -175,6 +175,15 @@ def test_all_texts_reach_the_page_and_none_becomes_markup(hostile):
     assert_harmless(directory / "report.html")
     assert {where for where in marks.missing(shown.text) if not re.search(f"{NOT_SHOWN}|base ", where)} == set()
     assert NAME[:40] in shown.text
+    assert "{{7*7}}{%include 'page.css'%}" in shown.text
+
+
+def test_a_packed_sweep_is_not_trusted_more(hostile, tmp_path):
+    directory, _ = hostile
+    pack_report(directory, tmp_path / "packed")
+    assert write_report(tmp_path / "packed").analysis.as_dict() == write_report(directory).analysis.as_dict()
+    assert_harmless(tmp_path / "packed" / "report.html")
+    assert "{{7*7}}" in Page(tmp_path / "packed" / "report.html").text
 
 
 def test_a_browser_runs_nothing_of_the_page(hostile, tmp_path, monkeypatch):
@@ -182,7 +191,7 @@ def test_a_browser_runs_nothing_of_the_page(hostile, tmp_path, monkeypatch):
         pytest.skip("no browser is installed: apt-get install chromium")
     directory, _ = hostile
     assert not runs_something(directory / "report.html", tmp_path / "profile")
-    monkeypatch.setattr(page, "_text", lambda text: text)
+    monkeypatch.setattr(page, "TEMPLATES", page.TEMPLATES.overlay(autoescape=False))
     copy = Path(shutil.copytree(directory, tmp_path / "copy"))
     write_report(copy)
     assert runs_something(copy / "report.html", tmp_path / "profile")  # the texts are what they should be

@@ -34,6 +34,11 @@ class Column:
     title: str
     numeric: bool = True
 
+    @property
+    def alignment(self) -> str:
+        """The class of its cells in the page."""
+        return "number" if self.numeric else "words"
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
