@@ -57,6 +57,7 @@ def compiled_once():
         yield
 
 
+CHANGE = "--allow-config-change=train.log_every --config.train.log_every=4"
 COMMANDS = [
     (tiny_run.finished, "evaluate --workdir=run"),
     (tiny_run.finished, "evaluate --workdir=run --checkpoint=best --json"),
@@ -66,7 +67,7 @@ COMMANDS = [
     (tiny_run.finished, "report run"),
     (tiny_run.finished, "report run --json"),
     (tiny_run.finished, "train --config=c.py --workdir=run"),
-    (tiny_run.finished, "train --config=c.py --workdir=run --allow-config-change=train.log_every --config.train.log_every=4"),
+    (tiny_run.finished, f"train --config=c.py --workdir=run {CHANGE}"),
     (tiny_run.stopped, "train --config=c.py --workdir=run"),
     (tiny_run.stopped, "evaluate --workdir=run --checkpoint=best"),
     (diverged, "replay --workdir=run --json"),

@@ -2,7 +2,6 @@ import functools
 
 import history_model as toy
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
