@@ -76,7 +76,7 @@ def limit(source):
 
 
 def log_probs(pairs):
-    """Of (source, text) pairs: the ids of each text, and float[T, C] what the model says of each of its places."""
+    """For (source, text) pairs: the ids of each text, and float[T, C] what the model says of each of its places."""
     sources = [[*ids, EOS] for ids in TOKENIZER.encode([source for source, _ in pairs])]
     targets = TOKENIZER.encode([text for _, text in pairs])
     targets = [t if len(t) == len(s) + EXTRA else [*t, EOS] for s, t in zip(sources, targets, strict=True)]

@@ -64,7 +64,7 @@ def test_the_choices_of_checkpoints_differ(run):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_average_is_the_mean_of_the_last_checkpoints(run, number):
-    """Of which there are more."""
+    """The run keeps more checkpoints than are averaged."""
     steps = [15, 16, 20]
     assert [int(path.name) for path in sorted((run / "checkpoints").iterdir())] == steps
     each = [load_params(run, str(step)) for step in steps[-number:]]
@@ -254,7 +254,7 @@ def test_translate_writes_the_predictions(run):
 
 
 def test_translate_writes_the_most_probable_token_at_every_place(run):
-    """Of the model's own logits, given the tokens before."""
+    """Read from the model's own logits, given the tokens before."""
     program = tiny_run.program()
     sources = program.dataset.splits["test"].texts["sources"][:8]
     tokenizer, params = program.dataset.assets.target, load_params(run, "average:3")

@@ -130,7 +130,7 @@ def test_multi_head_attention_of_every_projection_is_that_of_numpy(projections, 
 
 
 def score_in_numpy(name, q, k, params):
-    """Of one query and one key of one head."""
+    """The score of one query and one key of one head."""
     if name == "bilinear":
         return q @ params["kernel"] @ k
     if name == "additive":

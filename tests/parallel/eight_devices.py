@@ -134,7 +134,7 @@ class Linear:
 
 
 def lanes_on(lanes, parallel):
-    """Of a linear task: where each lane ends, what the rows are, and over how many devices its state lies."""
+    """A linear task: where each lane ends, what the rows are, and over how many devices its state lies."""
     TASKS["translation"] = Linear()
     config = freeze({**SGD, **parallel})
     seeds, x = np.arange(lanes, dtype=np.int32), np.float32(np.random.default_rng(0).normal(size=(lanes, 8, 2)))

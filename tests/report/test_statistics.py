@@ -195,7 +195,7 @@ def bca_in_numpy(x, samples=40_000):
 
 
 def test_bootstrap_corrects_for_bias_and_skewness():
-    """Of values with a long tail, where the plain percentiles lie elsewhere."""
+    """Values with a long tail, where the plain percentiles lie elsewhere."""
     x = np.exp(np.random.default_rng(6).normal(0.0, 1.2, size=14))
     low, high = bca_in_numpy(x)
     percentile = np.quantile(np.random.default_rng(5).choice(x, (40_000, len(x))).mean(axis=1), [0.025, 0.975])

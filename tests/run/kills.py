@@ -49,7 +49,7 @@ def run_to_the_end(arguments: list[str], workdir: Path, log: Path, kills: int, s
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """Of a sweep its workers too, and only after it: it would take their end for a failure of their runs."""
+    """Kill it, and a sweep's workers only after it: it would take their end for a failure of their runs."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -68,7 +68,7 @@ def _signs(workdir: Path) -> set:
 
 
 def _in_runs(workdir: Path, pattern: str) -> list[Path]:
-    """Of a run directory or of those of a sweep; not by `rglob`, which trips over what is deleted meanwhile."""
+    """Files of a run or of a sweep's runs; not by `rglob`, which trips over what is deleted meanwhile."""
     return [*workdir.glob(pattern), *workdir.glob(f"runs/*/*/{pattern}")]
 
 

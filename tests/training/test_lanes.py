@@ -30,7 +30,7 @@ CONFIG = tiny.config(
 BASE = {path: functools.reduce(getattr, path.split("."), CONFIG) for path in traceable(CONFIG)}
 OTHER = {path: value / 2 + 0.05 for path, value in BASE.items()}
 SEEDS, NUMBERS = [3, 4, 5], [BASE, OTHER, BASE]
-"""Of three lanes: one of the config's own numbers, one that differs in all, one that differs in the seed alone."""
+"""Three lanes: one of the config's own numbers, one that differs in all, one that differs in the seed alone."""
 
 
 def batch_at(seed, step):

@@ -76,7 +76,7 @@ TWINS = {
 
 
 def clipped(gradient, norm):
-    """Of a global norm of at most `norm`."""
+    """Scaled to a global norm of at most `norm`."""
     factor = min(1, norm / np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(gradient))))
     return jax.tree.map(lambda g: factor * g, gradient)
 

@@ -6,7 +6,7 @@ What the paper leaves open is settled so:
 
 * |Y| counts EOS, as in tensor2tensor.
 * A hypothesis ends if EOS is among the K best continuations of its example (as in fairseq); so a beam of 1 with alpha 0
-  is greedy search. The K best continuations that go on stay alive: the beam does not shrink (tensor2tensor, fairseq).
+  is greedy search. The K best unfinished continuations stay alive: the beam does not shrink (tensor2tensor, fairseq).
 * The N best ended hypotheses are kept, by score; one gives way only to a better one.
 * A hypothesis that the limit cuts off is worse than any that ended: it is returned only where fewer than N ended
   (tensor2tensor: only where none did).
@@ -127,7 +127,7 @@ def _advance(
     """One token more for the examples not done, and the old hypothesis that each alive one continues, int32[B, K]."""
     batch_size, beam_size, vocab_size = log_probs_BKC.shape
     continued_BKC = beams.alive_log_probs_BK[:, :, None] + log_probs_BKC
-    # Each hypothesis has one continuation by EOS, so that 2K candidates hold K that go on.
+    # Each hypothesis has one continuation by EOS, so that 2K candidates hold K unfinished ones.
     log_probs_BJ, flat_BJ = lax.top_k(continued_BKC.reshape(batch_size, -1), 2 * beam_size)
     parents_BJ, tokens_BJ = flat_BJ // vocab_size, flat_BJ % vocab_size
     candidates_BJT = _take(beams.alive_BKT, parents_BJ).at[:, :, step].set(tokens_BJ)
