@@ -19,13 +19,13 @@ class DataConfig:
     max_length: int = knob(256, "tokens a side, end of sentence included", low=2, high=WIDEST)
     over_long: Literal["drop", "truncate"] = knob("drop", "what happens to longer training pairs")
     batching: Literal["length_classes", "packed"] = knob(
-        "length_classes", "pairs of like length together, or several in a row"
+        "length_classes", "examples of like length together, or several behind each other"
     )
     tokens_per_batch: int = knob(
-        25000, "rows * width at most, per side, padding included (Section 5.1)", low=1, high=MOST_TOKENS
+        25000, "examples * width at most, per side, padding included (Section 5.1)", low=1, high=MOST_TOKENS
     )
     batch_multiple: int = knob(
-        8, "rows of a batch are a multiple of this; so must the device count divide it", low=1, high=WIDEST
+        8, "examples of a batch are a multiple of this; so must the device count divide it", low=1, high=WIDEST
     )
     length_classes: int = knob(
         8,
