@@ -87,24 +87,58 @@ ROWS = {
     "wide": {"model.d_model": 64},
     "nested": {"model": {"d_model": 16}},
     "double": lambda base: {"model.d_ff": 2 * base.model.d_model},
+    "matched": lambda base: {"model.d_ff": 2 * base.model.d_ff},
+    "no_scale": {"model.attention.scale": "none"},
 }
 """
 
 
-def test_the_overrides_win_over_the_row_and_the_row_over_the_file(tmp_path):
+def test_the_row_wins_over_the_overrides_and_the_overrides_over_the_file(tmp_path):
     path = write(tmp_path / "c.py", CONFIG)
     assert load_config(str(path)).model.d_model == 32
+    assert load_config(str(path), {"model.d_model": 8}).model.d_model == 8
     assert load_config(f"{path}:wide").model.d_model == 64
     assert load_config(f"{path}:nested").model.d_model == 16
-    assert load_config(f"{path}:wide", {"model.d_model": 8}).model.d_model == 8
-    assert load_config(f"{path}:wide").model.d_k == 7  # what the row does not name stays
+    found = load_config(f"{path}:wide", {"model.d_ff": 9}).model
+    assert (found.d_model, found.d_ff, found.d_k) == (64, 9, 7)  # what the row does not name stays
 
 
 def test_a_row_that_depends_on_the_base_sees_the_overrides(tmp_path):
     path = write(tmp_path / "c.py", CONFIG)
     assert load_config(f"{path}:double").model.d_ff == 64
     assert load_config(f"{path}:double", {"model.d_model": 48}).model.d_ff == 96
-    assert load_config(f"{path}:double", {"model.d_model": 48, "model.d_ff": 5}).model.d_ff == 5
+    assert load_config(f"{path}:matched", {"model.d_ff": 50}).model.d_ff == 100
+
+
+@pytest.mark.parametrize(
+    ("row", "overrides", "message"),
+    [
+        (
+            "wide",
+            {"model.d_model": 8},
+            "model.d_model = 8 would change nothing: row 'wide' sets model.d_model, and what",
+        ),
+        ("nested", {"model.d_ff": 9, "model.d_model": 32}, "model.d_model = 32 would change nothing: row 'nested'"),
+        ("double", {"model.d_model": 48, "model.d_ff": 5}, "model.d_ff = 5 would change nothing: row 'double' sets"),
+        ("double", {"model.ffn_depth": 1}, "row 'double' sets model.d_ff, which is not read with model.ffn_depth as"),
+        (
+            "no_scale",
+            {f"model.attention.{place}.scale": "inv_sqrt_d_k" for place in ("encoder", "decoder", "cross")},
+            "row 'no_scale' sets model.attention.scale, which is not read with model.attention.encoder.scale, model",
+        ),
+    ],
+)
+def test_an_override_that_could_change_nothing_or_undo_a_row_is_refused(tmp_path, row, overrides, message):
+    path = write(tmp_path / "c.py", CONFIG)
+    with pytest.raises(UserError) as refused:
+        load_config(f"{path}:{row}", overrides)
+    assert str(refused.value).startswith(message)
+
+
+def test_an_override_that_says_what_the_row_says_is_no_contradiction(tmp_path):
+    path = write(tmp_path / "c.py", CONFIG)
+    assert load_config(f"{path}:wide", {"model.d_model": 64}) == load_config(f"{path}:wide")
+    assert load_config(f"{path}:no_scale", {"model.attention.cross.scale": "learned"}).model.attention.scale == "none"
 
 
 @pytest.mark.parametrize(

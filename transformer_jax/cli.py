@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print the result as one JSON object")
         return command
 
-    config_help = "config file, and a row of its ROWS; any field is changed by --config.a.b=value"
+    config_help = "config file, and a row of its ROWS; --config.a.b=value changes any field but what the row sets"
     command = add(
         "train", _train, "Train and evaluate one run, or go on with it.",
         "train --config=configs/scan.py:no_wo --workdir=runs/no_wo --config.model.num_heads=8",
@@ -252,8 +252,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("experiment", type=_path, help="a file of experiments/")
     command.add_argument("--workdir", type=_path, required=True, help="the directory of the sweep")
     command.add_argument("--scale", default="small", help="smoke, small, full, or another of the experiment")
-    command.add_argument("--config", type=_text, metavar="FILE", help="put the rows on this base instead")
-    command.add_argument("--seeds", type=_count(MOST_SEEDS), help="how many seeds, 0, 1, ...")
+    command.add_argument(
+        "--config",
+        type=_text,
+        metavar="FILE",
+        help="put the rows on this base instead; --config.a.b=value changes any field but what a row sets",
+    )
+    command.add_argument(
+        "--seeds", type=_count(MOST_SEEDS), help="how many seeds, 0, 1, ...; there is no --config.seed here"
+    )
     command.add_argument("--workers", type=_count(MOST_AT_A_TIME), help="processes at a time")
     command.add_argument(
         "--lanes",

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import dataclasses
 import importlib.util
 import re
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from transformer_jax.config import FIELDS, Config, Field, check_value, field_at, flatten, freeze
+from transformer_jax.config import FIELDS, Config, Field, check_value, field_at, flatten, freeze, is_read, value_at
 from transformer_jax.errors import UserError
 from transformer_jax.registry import did_you_mean
 
@@ -21,23 +22,79 @@ Overrides = Mapping[str, Any]
 
 
 def load_config(spec: str, overrides: Overrides | None = None) -> Config:
-    """The Config of ``FILE`` or ``FILE:ROW`` with `overrides` (dotted path -> value) on top.
-
-    Rows that depend on the base see the base with the overrides in it; the overrides win over the row.
+    """The Config of ``FILE`` or ``FILE:ROW`` with `overrides` (dotted path -> value); see `put_on`.
 
     Raises:
       UserError: no such file or row, a file that is no config, or a value that is not allowed.
     """
     path, _, row = spec.partition(":")
     module = load_module(Path(path), "get_config")
-    base = {**base_values(module, Path(path)), **(overrides or {})}
+    base = base_values(module, Path(path))
     rows = getattr(module, "ROWS", {})
     if not isinstance(rows, Mapping):
         raise UserError(f"{path}: ROWS is {type(rows).__name__}, not a dict of rows.")
     if row and row not in rows:
         raise UserError(f"{path} has no row {row!r}{did_you_mean(row, rows)}. Rows: {', '.join(rows) or 'none'}.")
-    changes = row_overrides(row, rows[row], freeze(base)) if row else {}
-    return freeze({**base, **changes, **(overrides or {})})
+    if not row:
+        return freeze({**base, **(overrides or {})})
+    return put_on(base, overrides or {}, {row: rows[row]})[row].config
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A row on its base: the resolved overrides, and the config with seed 0."""
+
+    name: str
+    overrides: Overrides
+    config: Config
+
+
+def put_on(base: Overrides, overrides: Overrides, rows: Mapping[str, Any]) -> dict[str, Variant]:
+    """The rows on `base`, all as dotted paths -> values. `overrides` change the base, and what a row sets stands.
+
+    Raises:
+      UserError: a row or value that is not allowed; an override of a field that every row sets, so that it would change
+        nothing; overrides by which a field that a row sets is no longer read.
+    """
+    made = _put_on({**base, **overrides}, rows)
+    for path, value in overrides.items():
+        setting = [name for name, v in made.items() if path in v.overrides and value_at(v.config, path) != value]
+        rest = {other: kept for other, kept in overrides.items() if other != path}
+        if len(setting) == len(rows) and _put_on_if_allowed({**base, **rest}, rows) == made:
+            stands = f"row {setting[0]!r} sets" if len(rows) == 1 else "every row sets"
+            raise UserError(
+                f"{path} = {value!r} would change nothing: {stands} {path}, and what a row sets stands. Leave the "
+                "override out, or the row."
+            )
+    before = _put_on_if_allowed(base, rows) if overrides else made
+    for name, variant in made.items():
+        for field in map(field_at, variant.overrides):
+            if name in before and is_read(field, before[name].config) and not is_read(field, variant.config):
+                raise UserError(
+                    f"row {name!r} sets {field.path}, which is not read with {', '.join(overrides)} as given: the row "
+                    "would be undone. Leave the override out, or the row."
+                )
+    return made
+
+
+def _put_on(base: Overrides, rows: Mapping[str, Any]) -> dict[str, Variant]:
+    config = freeze(base)
+    made = {}
+    for name, row in rows.items():
+        changes = row_overrides(name, row, config)
+        try:
+            made[name] = Variant(name, changes, freeze({**base, **changes}))
+        except UserError as error:
+            raise UserError(f"row {name!r}: {error}") from error
+    return made
+
+
+def _put_on_if_allowed(base: Overrides, rows: Mapping[str, Any]) -> dict[str, Variant]:
+    """Nothing where the base is no config without some override."""
+    try:
+        return _put_on(base, rows)
+    except UserError:
+        return {}
 
 
 def base_values(module: types.ModuleType, path: Path) -> dict[str, Any]:

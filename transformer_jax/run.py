@@ -28,10 +28,14 @@ from transformer_jax.program import (
 from transformer_jax.provenance import commit
 from transformer_jax.record import SKIPPED, RunRecord, is_finite
 from transformer_jax.run_directory import (
+    CHECKPOINTS,
     CONFIG,
+    DATA,
+    METRICS,
     PREDICTIONS,
     RESULT,
     config_changes,
+    is_result_of,
     locked,
     read_json,
     run_key,
@@ -107,12 +111,27 @@ def _check_group(configs: Sequence[Config]) -> None:
 
 def _changes(config: Config, workdir: Path, allowed: Collection[str]) -> list[str]:
     """The allowed fields in which `config` differs from that of the run directory; refuses others before any work."""
+    tokenizers, finished = load_tokenizers(workdir), (workdir / RESULT).is_file()
     if not (workdir / CONFIG).is_file():
+        # It is written before what follows, so that no run which was killed is without it.
+        left = [name for name in (RESULT, CHECKPOINTS, METRICS) if (workdir / name).exists()]
+        known = finished and tokenizers is not None and is_result_of(workdir, with_vocabulary(config, tokenizers))
+        if left and not known:
+            raise UserError(
+                f"{workdir}: has no {CONFIG}, and nothing says that its {' and '.join(left)} are of this config. "
+                f"Restore {CONFIG}, or give the run another --workdir."
+            )
         return []
-    tokenizers = load_tokenizers(workdir)
     if tokenizers is None:
         raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
-    return config_changes(workdir, with_vocabulary(config, tokenizers), allowed)
+    sized = with_vocabulary(config, tokenizers)
+    changed = config_changes(workdir, sized, allowed)
+    if finished and not changed and not is_result_of(workdir, sized):
+        raise UserError(
+            f"{workdir}: its {RESULT} is of another config than {CONFIG}, other data than {DATA}, or other "
+            "numerics than this version's. Give the run another --workdir."
+        )
+    return changed
 
 
 def _introduction(program: Program) -> str:

@@ -39,6 +39,15 @@ def run_key(config: Config, fingerprint: str) -> str:
     return hashlib.sha256(f"{config_hash(config)} {fingerprint} {NUMERICS}".encode()).hexdigest()
 
 
+def is_result_of(directory: Path, config: Config) -> bool:
+    """Whether result.json is of that config, on the data that data.json names, with today's numerics; UserError if they
+    cannot be read."""
+    result, data = read_json(directory / RESULT), read_json(directory / DATA)
+    if not isinstance(result, dict) or not isinstance(data, dict):
+        return False
+    return bool(result.get("key") == run_key(config, str(data.get("fingerprint"))))
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes all of the file or nothing of it."""
     write_atomically(path, (to_json(content, indent=1) + "\n").encode())

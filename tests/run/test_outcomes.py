@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -20,6 +21,7 @@ from transformer_jax.run import train, train_group
 from transformer_jax.run_directory import in_use, locked, read_config
 from transformer_jax.saved_run import load_params
 from transformer_jax.sweeps.analysis import analyse
+from transformer_jax.sweeps.ledger import take_over
 from transformer_jax.sweeps.results import read_sweep
 
 
@@ -342,6 +344,58 @@ def test_other_data_are_refused(tmp_path):
     path.write_text(path.read_text().replace(json.loads(path.read_text())["fingerprint"], "0" * 64))
     with pytest.raises(UserError, match="was started on other data; data.json holds the fingerprint"):
         tiny_run.train_here(workdir)
+
+
+# --- A config that is gone, and a result of another run ---
+
+
+@pytest.mark.parametrize("made", [tiny_run.finished, tiny_run.stopped])
+@pytest.mark.parametrize("change", [{"seed": 7}, {"optimizer.learning_rate": 1e-4}, {"train.steps": 24}, {}])
+def test_without_the_config_that_was_trained_nothing_goes_on(tmp_path, made, change):
+    """What is finished is known by the key in its result; what is not could be of any config."""
+    workdir = tiny_run.copy_of(made(), tmp_path / "run")
+    (workdir / "config.json").unlink()
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    if made is tiny_run.finished and not change:
+        assert train(tiny_run.config(), workdir, say=lambda line: None) == result_of(workdir)
+    else:
+        with pytest.raises(
+            UserError, match=r"has no config\.json, and nothing says that its .*checkpoints and metrics"
+        ):
+            train(tiny_run.config(change), workdir, allow_config_change=change, say=lambda line: None)
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_a_directory_that_was_killed_before_its_first_step_is_begun_anew(tmp_path):
+    """Then there are tokenizers, data.json and a lock, but no config."""
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    for name in ("checkpoints", "tensorboard", "predictions"):
+        shutil.rmtree(workdir / name, ignore_errors=True)
+    for name in ("config.json", "metrics.jsonl"):
+        (workdir / name).unlink()
+    tiny_run.train_here(workdir)
+    assert tiny_run.content(workdir) == tiny_run.content(tiny_run.finished())
+
+
+@pytest.mark.parametrize("damage", ["another key", "no key", "[]", "another config", "other data"])
+def test_a_result_of_another_run_is_not_this_ones(tmp_path, damage):
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    result = result_of(workdir)
+    if damage == "[]":
+        (workdir / "result.json").write_text("[]")
+    elif damage == "another config":  # as a copy of a run that somebody began to change
+        text = (workdir / "config.json").read_text()
+        (workdir / "config.json").write_text(text.replace('"seed": 0', '"seed": 7'))
+    elif damage == "other data":
+        data = json.loads((workdir / "data.json").read_text())
+        (workdir / "data.json").write_text(json.dumps({**data, "fingerprint": "0" * 64}))
+    else:
+        key = {"key": "0" * 64} if damage == "another key" else {}
+        (workdir / "result.json").write_text(json.dumps({k: v for k, v in result.items() if k != "key"} | key))
+    config = tiny_run.config({"seed": 7} if damage == "another config" else {})
+    with pytest.raises(UserError, match=r"its result\.json is of another config than config\.json, other data"):
+        train(config, workdir, say=lambda line: None)
+    assert not take_over(workdir, tmp_path / "copy")
 
 
 # --- What the loop does, and what the log says ---

@@ -40,7 +40,7 @@ def test_rows_act_on_the_scale_and_see_what_was_overridden(tmp_path):
     assert variants["double"].config.model.d_ff == 20
     assert variants["double"].overrides == {"model.d_ff": 20}
     assert variants["wide"].config.model.head_widths == (32, 32)  # derived after the row
-    overridden = make_variants(Experiment(ROWS, {"small": scale}), scale, {"model.d_ff": 3, "seed": 0})
+    overridden = make_variants(Experiment(ROWS, {"small": scale}), scale, {"model.d_ff": 3})
     assert [v.config.model.d_ff for v in overridden] == [3, 3, 6]
 
 
@@ -50,6 +50,24 @@ def test_a_row_may_not_undo_the_question(tmp_path):
     scale = Scale(str(config), seeds=1)
     base, wide, _ = make_variants(Experiment(ROWS, {"small": scale}), scale, {"model.d_model": 32})
     assert (base.config.model.d_model, wide.config.model.d_model) == (32, 64)
+    alone = Experiment({"wide": ROWS["wide"], "wider": {"model.d_model": 128}}, {"small": scale}, base="wide")
+    with pytest.raises(
+        UserError, match=r"model\.d_model = 32 would change nothing: every row sets model\.d_model, and"
+    ):
+        make_variants(alone, scale, {"model.d_model": 32})
+    with pytest.raises(UserError, match=r"row 'double' sets model\.d_ff, which is not read with model\.ffn_depth as"):
+        make_variants(Experiment(ROWS, {"small": scale}), scale, {"model.ffn_depth": 1})
+
+
+@pytest.mark.parametrize("where", ["the command line", "the scale", "row 'wide'"])
+def test_the_seeds_of_a_sweep_are_not_a_field_to_set(tmp_path, where):
+    config = tiny_run.write_config_file(tmp_path / "configs" / "tiny.py")
+    scale = Scale(str(config), seeds=1, overrides={"seed": 3} if where == "the scale" else {})
+    rows = ROWS | ({"wide": {"seed": 3}} if "row" in where else {})
+    with pytest.raises(
+        UserError, match=rf"seed = 3 \({where}\): the runs of a sweep have the seeds 0, 1, \.\.\.; --se"
+    ):
+        make_variants(Experiment(rows, {"small": scale}), scale, {"seed": 3} if "line" in where else {})
 
 
 def test_another_config_is_judged_by_its_own_first_metric(tmp_path):

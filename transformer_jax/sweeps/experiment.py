@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer_jax.config import Config, freeze
+from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import higher_is_better
-from transformer_jax.loading import base_values, load_module, row_overrides
+from transformer_jax.loading import Variant, base_values, load_module, put_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,31 +116,22 @@ def on_config(scale: Scale, config: str) -> Scale:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """A row on its base: the resolved overrides, and the config with seed 0."""
-
-    name: str
-    overrides: Mapping[str, Any]
-    config: Config
-
-
 def make_variants(experiment: Experiment, scale: Scale, overrides: Mapping[str, Any]) -> list[Variant]:
-    """Every row of the experiment on the scale's config with `overrides`.
+    """Every row of the experiment on the scale's config with `overrides`; see `put_on`.
 
     Raises:
-      UserError: a row or override that the config refuses.
+      UserError: a row or override that the config refuses, or one that sets the seed.
     """
     path = Path(scale.config)
-    values = {**base_values(load_module(path, "get_config"), path), **scale.overrides, **overrides}
-    base = freeze(values)
-    variants = []
-    for name, row in experiment.rows.items():
-        changes = row_overrides(name, row, base)
-        try:
-            variants.append(Variant(name, changes, freeze({**values, **changes})))
-        except UserError as error:
-            raise UserError(f"row {name!r}: {error}") from error
+    base = {**base_values(load_module(path, "get_config"), path), **scale.overrides}
+    variants = list(put_on(base, overrides, experiment.rows).values())
+    sets_seed = {"the command line": overrides, "the scale": scale.overrides}
+    for where, changes in {**sets_seed, **{f"row {v.name!r}": v.overrides for v in variants}}.items():
+        if "seed" in changes:
+            raise UserError(
+                f"seed = {changes['seed']!r} ({where}): the runs of a sweep have the seeds 0, 1, ...; --seeds says "
+                "how many."
+            )
     return variants
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from transformer_jax.errors import UserError
 from transformer_jax.files import find_irregular, flush
-from transformer_jax.run_directory import CHECKPOINTS, RESULT, TENSORBOARD, read_json, write_json
+from transformer_jax.run_directory import (
+    CHECKPOINTS,
+    RESULT,
+    TENSORBOARD,
+    is_result_of,
+    read_config,
+    read_json,
+    write_json,
+)
 
 ORIGIN = "reused_from"  # in the result.json of a run that was taken over
 
@@ -36,12 +44,13 @@ def take_over(finished: Path, workdir: Path) -> bool:
     """Makes `workdir` a copy of a finished run, whole or not at all; its checkpoints share their bytes on disk.
 
     Returns:
-      Whether it could be done: not if the run has gone meanwhile, or holds links, which could lead anywhere, or pipes.
+      Whether it could be done: not if the run has gone meanwhile, or holds links, which could lead anywhere, or pipes,
+      or a result of another config than its own.
     """
     draft = workdir.with_name(f".{workdir.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        if find_irregular(finished.rglob("*")):
+        if find_irregular(finished.rglob("*")) or not is_result_of(finished, read_config(finished)):
             return False
         shutil.copytree(finished, draft, ignore=shutil.ignore_patterns("lock", TENSORBOARD, CHECKPOINTS, "*.draft"))
         if (finished / CHECKPOINTS).is_dir():
