@@ -218,7 +218,7 @@ def test_rows_that_depend_on_the_base_follow_its_overrides():
     matched = load_config(f"{CONFIGS / 'base.py'}:ffn_depth_3_matched", narrow)
     assert counted(matched) == pytest.approx(counted(load_config(str(CONFIGS / "base.py"), narrow)), rel=0.001)
     config = load_config(f"{CONFIGS / 'base.py'}:heads_4_fixed_d_k", {**VOCABULARY, "model.num_heads": 16})
-    assert (config.model.num_heads, config.model.d_k) == (16, 32)  # what the user says wins over the row
+    assert (config.model.num_heads, config.model.d_k) == (4, 32)  # what the row sets stands, on a base of 16 heads
 
 
 def test_partners_and_notes_are_rows():
