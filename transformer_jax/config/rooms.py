@@ -25,7 +25,7 @@ class DataConfig:
         25000, "examples * width at most, per side, padding included (Section 5.1)", low=1, high=MOST_TOKENS
     )
     batch_multiple: int = knob(
-        8, "examples of a batch are a multiple of this; so must the device count divide it", low=1, high=WIDEST
+        8, "examples of a batch are a multiple of this; so must the device count divide it", low=1, high=MOST_TOKENS
     )
     length_classes: int = knob(
         8,
