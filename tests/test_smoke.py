@@ -12,7 +12,7 @@ FILES = sorted(path for path in (ROOT / "experiments").glob("*.py") if path.stem
 
 
 def test_all_experiments(tmp_path):
-    """Two at a time, side by side, so that each takes over the runs that others have made."""
+    """Two at a time, side by side, so that each reuses the runs that others have made."""
     assert len(FILES) >= 15
 
     def sweep(path: Path) -> subprocess.CompletedProcess[str]:

@@ -336,7 +336,7 @@ def test_other_data_are_refused(tmp_path):
 
 @pytest.mark.parametrize("made", [tiny_run.finished, tiny_run.stopped])
 @pytest.mark.parametrize("change", [{"seed": 7}, {"optimizer.learning_rate": 1e-4}, {"train.steps": 24}, {}])
-def test_without_the_config_that_was_trained_nothing_goes_on(tmp_path, made, change):
+def test_without_the_config_that_was_trained_nothing_is_resumed(tmp_path, made, change):
     """What is finished is known by the key in its result; what is not could be of any config."""
     workdir = tiny_run.copy_of(made(), tmp_path / "run")
     (workdir / "config.json").unlink()
@@ -351,7 +351,7 @@ def test_without_the_config_that_was_trained_nothing_goes_on(tmp_path, made, cha
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
-def test_a_directory_that_was_killed_before_its_first_step_is_begun_anew(tmp_path):
+def test_a_directory_that_was_killed_before_its_first_step_is_started_anew(tmp_path):
     """Then there are tokenizers, data.json and a lock, but no config."""
     workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
     for name in ("checkpoints", "tensorboard", "predictions"):
