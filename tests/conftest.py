@@ -1,4 +1,4 @@
-"""Settings of the whole suite: JAX on the CPU, programs compiled in a hurry and kept between runs.
+"""Settings of the whole suite: JAX on the CPU, programs compiled quickly and kept between runs.
 
 They are environment variables, so that the processes which tests start have them too. Most of the time goes into
 compiling programs that run once.
@@ -18,12 +18,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import pytest  # noqa: E402
 import tiny_run  # noqa: E402
 
-from transformer_jax.compilation import HURRY, known_flags  # noqa: E402
+from transformer_jax.compilation import QUICK_COMPILATION, known_flags  # noqa: E402
 from transformer_jax.processes import of_this_code  # noqa: E402
 
 os.environ.update(of_this_code(os.environ))
 if "XLA_FLAGS" not in os.environ:
-    os.environ["XLA_FLAGS"] = known_flags(HURRY)
+    os.environ["XLA_FLAGS"] = known_flags(QUICK_COMPILATION)
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and the processes that tests interrupt with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -9,11 +9,11 @@ import jaxlib
 import pytest
 
 from transformer_jax import compilation
-from transformer_jax.compilation import HURRY, known_flags
+from transformer_jax.compilation import QUICK_COMPILATION, known_flags
 
 pytestmark = pytest.mark.newest
 
-KNOWN, UNKNOWN = HURRY[0], "--xla_no_such_flag=1"
+KNOWN, UNKNOWN = QUICK_COMPILATION[0], "--xla_no_such_flag=1"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_installed_xla_is_asked_once(cache, monkeypatch):
 
 def test_the_flags_of_this_suite_start_a_process():
     """Whatever release is installed: a process with these flags does not die."""
-    environment = {**os.environ, "XLA_FLAGS": known_flags(HURRY)}
+    environment = {**os.environ, "XLA_FLAGS": known_flags(QUICK_COMPILATION)}
     subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=environment, check=True)
 
 

@@ -14,7 +14,7 @@ import jaxlib
 from transformer_jax.files import read_bytes, write_atomically
 from transformer_jax.processes import of_this_code
 
-HURRY = (
+QUICK_COMPILATION = (
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",

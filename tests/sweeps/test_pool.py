@@ -42,9 +42,9 @@ for name in sys.stdin:
         raise SystemExit("all is lost")
     elif do == "hang":
         time.sleep(600)
-    elif do in ("fail", "unsound"):
+    elif do in ("fail", "unforeseen"):
         (workdir / "error.json").write_text("{{}}")
-        if do == "unsound":
+        if do == "unforeseen":
             raise SystemExit(70)
     else:
         time.sleep(1.2 if do == "slow" else 0.05)
@@ -202,7 +202,7 @@ def test_a_run_that_failed_by_itself_keeps_its_own_error(sweep, tmp_path):
 
 
 def test_after_an_error_that_nobody_foresaw_another_process_follows(sweep, tmp_path):
-    lines = sweep(workers=1, a=["unsound", "finish"])
+    lines = sweep(workers=1, a=["unforeseen", "finish"])
     assert outcomes(tmp_path) == {"a/0": "error", "a/1": "result"}
     assert len({line.split()[2] for line in lines if " cpus " in line}) == 2
 

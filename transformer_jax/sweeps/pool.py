@@ -16,7 +16,7 @@ from transformer_jax.processes import of_this_code
 from transformer_jax.report.wording import seconds_text
 from transformer_jax.run.directory import ERROR, RESULT, is_settled, read_json, write_json
 from transformer_jax.run.interruption import Interruption, stop_requested
-from transformer_jax.sweeps.worker import UNSOUND, Task, write_task
+from transformer_jax.sweeps.worker import UNFORESEEN, Task, write_task
 
 Say = Callable[[str], None]
 LOG_PREFIX = re.compile(r"[A-Z]\d{4} [\d:.]+ +\d+ ")  # of XLA: level and date, time, thread
@@ -245,7 +245,7 @@ class _Worker:
         left = self._open_runs()
         if stopped or not left:
             return None
-        if self._process.returncode == UNSOUND:  # the run that failed has said so itself
+        if self._process.returncode == UNFORESEEN:  # the run that failed has said so itself
             return self._task.only(left)
         first = len(left) if self._task.lanes > 1 else 1
         message = self._end or self._how_it_ended()

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from transformer_jax.compilation import HURRY, available_cpus, known_flags
+from transformer_jax.compilation import QUICK_COMPILATION, available_cpus, known_flags
 from transformer_jax.config import Resolved, with_values
 from transformer_jax.data import Dataset, make_dataset, make_plan
 from transformer_jax.errors import UserError
@@ -89,7 +89,7 @@ def run_sweep(
     workers = workers or _default_workers()
     short = jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants)
     if short and "XLA_FLAGS" not in environment:
-        environment["XLA_FLAGS"] = known_flags(HURRY)
+        environment["XLA_FLAGS"] = known_flags(QUICK_COMPILATION)
     datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
     for config, dataset in datasets.items():
         make_plan(dataset.splits["train"], config)

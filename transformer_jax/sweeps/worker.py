@@ -26,7 +26,7 @@ from transformer_jax.run.train import train_lanes
 
 STOPPED = 75
 """Exit status of a run that was asked to stop and saved its state (EX_TEMPFAIL)."""
-UNSOUND = 70
+UNFORESEEN = 70
 """Exit status after an error that was not foreseen: what comes next deserves a new process (EX_SOFTWARE)."""
 
 
@@ -110,7 +110,7 @@ def _attempt(task: Task, indices: Sequence[int], program: Program | None) -> Pro
         for workdir in workdirs:
             write_json(workdir / ERROR, {"type": type(error).__name__, "message": message, "traceback": detail})
         if not isinstance(error, UserError):
-            raise SystemExit(UNSOUND) from error
+            raise SystemExit(UNFORESEEN) from error
     return program
 
 
