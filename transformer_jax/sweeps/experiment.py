@@ -15,8 +15,6 @@ from transformer_jax.tasks.task import higher_is_better
 
 MOST_SEEDS = 10_000
 
-MOST_SEEDS = 10_000
-
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
