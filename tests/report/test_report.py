@@ -266,6 +266,22 @@ def test_a_damaged_line_costs_that_line_alone(tmp_path):
     assert (run.status, run.message) == ("finished", "metrics.jsonl: unreadable lines left out: 2")
 
 
+@pytest.mark.parametrize("step", [10**400, -1, 1.5, "3", True, None, [1]], ids=lambda step: repr(step)[:9])
+def test_a_line_whose_step_is_none_is_damaged(tmp_path, step):
+    make_sweep(tmp_path)
+    lines = [{"step": step, "split": "valid", "nll": 1.0}, {"step": 2, "split": "valid", "nll": 2.0}]
+    (tmp_path / "runs/base/seed_0/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = write_report(tmp_path).analysis.sweep.runs[0]
+    assert (run.curves, run.message) == ({"nll": {2: 2.0}}, "metrics.jsonl: unreadable lines left out: 1")
+
+
+@pytest.mark.parametrize("parameters", [10**400, -1, True, "9", 1.5], ids=lambda count: repr(count)[:9])
+def test_what_is_no_number_of_parameters_is_not_shown(tmp_path, parameters):
+    make_sweep(tmp_path, rows={name: make_row(parameters=parameters) for name in VALUES})
+    write_report(tmp_path)
+    assert read_csv(tmp_path)["base"]["parameters"] == ""
+
+
 def test_a_metric_that_is_no_number_was_not_measured(tmp_path):
     make_sweep(tmp_path)
     make_run(tmp_path / "runs/base/seed_1", 1, float("nan"))
