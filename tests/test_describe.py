@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from transformer_jax.config import freeze
+from transformer_jax.config import FIELDS, freeze
 from transformer_jax.describe import describe
 from transformer_jax.errors import UserError
 
@@ -37,3 +37,12 @@ def test_a_config_without_vocabulary_or_with_an_impossible_pair_is_refused():
         describe(freeze({}))
     with pytest.raises(UserError, match="rotary"):
         describe(tiny.config({"model.positions": "rotary", "model.attention.score": "additive"}))
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_a_model_at_the_ends_of_all_ranges_is_described(end):
+    """Whatever the bounds let through can be counted."""
+    numbers = {path: field for path, field in FIELDS.items() if field.base_type in (int, float)}
+    values = {path: field.base_type(getattr(field.knob, end)) for path, field in numbers.items()}
+    figures = describe(freeze({**values, "train.steps": 10**9, "optimizer.warmup_steps": 1}))
+    assert figures["parameters"] == sum(figures["modules"].values()) > 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ml_collections import ConfigDict, config_dict
 
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, shown
 from transformer_jax.registry import did_you_mean
 from transformer_jax.strict_json import to_json
 
@@ -50,6 +50,14 @@ def knob(
     return dataclasses.field(default=default, metadata={"knob": Knob(doc, low, high, read_if, traced)})
 
 
+# Bounds of what the paper leaves open: far beyond all that was ever trained, and so small that shapes and steps made of
+# them can be counted, by JAX too, which counts in int32 and float32.
+MOST_STEPS = 10**9
+WIDEST = 2**16
+LARGEST = 1e30
+MOST_TOKENS = 2**24
+
+
 @dataclasses.dataclass(frozen=True)
 class AttentionSlots:
     """Section 3.2. Each can be set for the three places of attention apart."""
@@ -59,6 +67,8 @@ class AttentionSlots:
     scale_value: float = knob(
         0.125,
         "the factor itself, at scale 'constant'",
+        low=-LARGEST,
+        high=LARGEST,
         traced=True,
         read_if=lambda a: a.scale == "constant" and a.weights != "uniform",
     )
@@ -125,18 +135,25 @@ class ModelConfig:
     """Section 3 and Table 3. Sizes are those of the base model."""
 
     family: Literal["transformer"] = knob("transformer", "which file of models/ builds it")
-    vocab_size: int | None = knob(None, "rows of the (target) table C; unset: from the tokenizer", low=5)
+    vocab_size: int | None = knob(
+        None, "rows of the (target) table C; unset: from the tokenizer", low=5, high=MOST_TOKENS
+    )
     source_vocab_size: int | None = knob(
         None,
         "rows of the source table; unset: vocab_size",
         low=5,
+        high=MOST_TOKENS,
         read_if=lambda c: c.model.embedding.tying != "three_way",
     )
-    d_model: int = knob(512, "D, width of the residual stream (Section 3.1)", low=1)
-    num_heads: int = knob(8, "H, the paper's h (Section 3.2.2)", low=1)
-    d_k: int | None = knob(None, "K, width of a query and a key in one head; unset: d_model / num_heads", low=1)
-    d_v: int | None = knob(None, "V, width of a value in one head; unset: d_model / num_heads", low=1)
-    d_ff: int = knob(2048, "F, inner width of the feed-forward (Section 3.3)", low=1, read_if=lambda c: _reads_d_ff(c))
+    d_model: int = knob(512, "D, width of the residual stream (Section 3.1)", low=1, high=WIDEST)
+    num_heads: int = knob(8, "H, the paper's h (Section 3.2.2)", low=1, high=4096)
+    d_k: int | None = knob(
+        None, "K, width of a query and a key in one head; unset: d_model / num_heads", low=1, high=WIDEST
+    )
+    d_v: int | None = knob(None, "V, width of a value in one head; unset: d_model / num_heads", low=1, high=WIDEST)
+    d_ff: int = knob(
+        2048, "F, inner width of the feed-forward (Section 3.3)", low=1, high=2**20, read_if=lambda c: _reads_d_ff(c)
+    )
     ffn_depth: int = knob(
         2,
         "linear layers in the feed-forward; 1: one of width d_model without ReLU",
@@ -144,8 +161,8 @@ class ModelConfig:
         high=16,
         read_if=lambda c: c.model.feed_forward != "none",
     )
-    num_encoder_layers: int = knob(6, "N of the encoder (Section 3.1)", low=1)
-    num_decoder_layers: int = knob(6, "N of the decoder (Section 3.1)", low=1)
+    num_encoder_layers: int = knob(6, "N of the encoder (Section 3.1)", low=1, high=1000)
+    num_decoder_layers: int = knob(6, "N of the decoder (Section 3.1)", low=1, high=1000)
     dropout_rate: float = knob(
         0.1, "P_drop on sublayer outputs and embedding sums (Section 5.4)", low=0, high=0.99, traced=True
     )
@@ -162,7 +179,7 @@ class ModelConfig:
     residual: Literal["post_norm", "pre_norm", "none"] = knob("post_norm", "Section 3.1: LayerNorm(x + Sublayer(x))")
     norm: Literal["layer_norm", "rms_norm", "none"] = knob("layer_norm", "the normalisation of the residual stream")
     norm_epsilon: float = knob(
-        1e-6, "added to the variance (left open by the paper)", low=0, read_if=lambda c: _has_norm(c)
+        1e-6, "added to the variance (left open by the paper)", low=0, high=1, read_if=lambda c: _has_norm(c)
     )
     decoder_mask: Literal["causal", "none"] = knob(
         "causal", "Section 3.2.3; 'none' lets the decoder see the answer in training"
@@ -201,17 +218,22 @@ class DataConfig:
     target_language: str = knob("de", "suffix of the target files")
     tokenizer: str = knob("sentencepiece(vocab_size=37000)", "slot TOKENIZERS; trained on the training split")
     joint_vocabulary: bool = knob(True, "one vocabulary for both languages")
-    max_length: int = knob(256, "tokens a side, end of sentence included", low=2)
+    max_length: int = knob(256, "tokens a side, end of sentence included", low=2, high=WIDEST)
     over_long: Literal["drop", "truncate"] = knob("drop", "what happens to longer training pairs")
     batching: Literal["length_classes", "packed"] = knob(
         "length_classes", "pairs of like length together, or several in a row"
     )
-    tokens_per_batch: int = knob(25000, "rows * width at most, per side, padding included (Section 5.1)", low=1)
-    batch_multiple: int = knob(8, "rows of a batch are a multiple of this; so must the device count divide it", low=1)
+    tokens_per_batch: int = knob(
+        25000, "rows * width at most, per side, padding included (Section 5.1)", low=1, high=MOST_TOKENS
+    )
+    batch_multiple: int = knob(
+        8, "rows of a batch are a multiple of this; so must the device count divide it", low=1, high=MOST_TOKENS
+    )
     length_classes: int = knob(
         8,
         "shapes of batches = compiled programs, at most",
         low=1,
+        high=1000,
         read_if=lambda c: c.data.batching == "length_classes",
     )
 
@@ -222,13 +244,14 @@ class OptimizerConfig:
 
     name: Literal["adam", "adamw", "lion", "sgd"] = knob("adam", "the update rule")
     learning_rate: float = knob(
-        1.0, "multiplies the schedule: 1 for Eq. 3, the peak for the others", low=0, traced=True
+        1.0, "multiplies the schedule: 1 for Eq. 3, the peak for the others", low=0, high=LARGEST, traced=True
     )
     schedule: str = knob("noam", "Eq. 3; slot SCHEDULES")
     warmup_steps: int = knob(
         4000,
         "of the linear rise (Section 5.3)",
         low=0,
+        high=MOST_STEPS,
         read_if=lambda c: not c.optimizer.schedule.startswith("constant"),
     )
     beta_1: float = knob(
@@ -237,15 +260,18 @@ class OptimizerConfig:
     beta_2: float = knob(
         0.98, "decay of the second moment", low=0, high=0.99999, read_if=lambda c: c.optimizer.name != "sgd"
     )
-    epsilon: float = knob(1e-9, "in the denominator", low=0, read_if=lambda c: c.optimizer.name in ("adam", "adamw"))
+    epsilon: float = knob(
+        1e-9, "in the denominator", low=0, high=1, read_if=lambda c: c.optimizer.name in ("adam", "adamw")
+    )
     weight_decay: float = knob(
         0.0,
         "decoupled, on matrices",
         low=0,
+        high=LARGEST,
         traced=True,
         read_if=lambda c: c.optimizer.name in ("adamw", "lion"),
     )
-    clip_norm: float | None = knob(None, "largest global norm of the gradient; unset: not clipped", low=0)
+    clip_norm: float | None = knob(None, "largest global norm of the gradient; unset: not clipped", low=0, high=LARGEST)
     ema_decay: float | None = knob(
         None, "of an average of the parameters that is evaluated in their place", low=0, high=1
     )
@@ -255,18 +281,23 @@ class OptimizerConfig:
 class TrainConfig:
     """Section 5."""
 
-    steps: int = knob(100_000, "updates (Section 5.2)", low=1)
+    steps: int = knob(100_000, "updates (Section 5.2)", low=1, high=MOST_STEPS)
     label_smoothing: float = knob(0.1, "mass spread over all classes (Section 5.4)", low=0, high=1, traced=True)
-    log_every: int = knob(100, "steps between lines of metrics.jsonl", low=1)
-    evaluate_every: int = knob(1000, "steps between evaluations on the validation split", low=1)
-    checkpoint_every: int | None = knob(None, "steps between checkpoints; unset: at each evaluation", low=1)
-    keep_last: int = knob(5, "checkpoints kept beside the best", low=1)
-    patience: int | None = knob(None, "evaluations without a better evaluate.best before the run stops early", low=1)
+    log_every: int = knob(100, "steps between lines of metrics.jsonl", low=1, high=MOST_STEPS)
+    evaluate_every: int = knob(1000, "steps between evaluations on the validation split", low=1, high=MOST_STEPS)
+    checkpoint_every: int | None = knob(
+        None, "steps between checkpoints; unset: at each evaluation", low=1, high=MOST_STEPS
+    )
+    keep_last: int = knob(5, "checkpoints kept beside the best", low=1, high=MOST_STEPS)
+    patience: int | None = knob(
+        None, "evaluations without a better evaluate.best before the run stops early", low=1, high=MOST_STEPS
+    )
     on_nonfinite: Literal["stop", "skip"] = knob("stop", "what a loss, gradient or update that is not finite leads to")
     steps_per_dispatch: int = knob(
         1,
         "steps in a row, of one shape, in a call of the program: fewer waits for the host; best with one shape",
         low=1,
+        high=1000,
     )
     deterministic: bool = knob(False, "only kernels that give the same bits every time; see `./launch.sh doctor`")
 
@@ -281,7 +312,9 @@ class ParallelConfig:
     """How the step is laid out over devices."""
 
     strategy: Literal["jit", "pmap"] = knob("jit", "jit over a mesh, or pmap")
-    data: int | None = knob(None, "devices that share a batch; unset: all that divide data.batch_multiple", low=1)
+    data: int | None = knob(
+        None, "devices that share a batch; unset: all that divide data.batch_multiple", low=1, high=WIDEST
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,9 +322,9 @@ class DecodeConfig:
     """Section 6.1."""
 
     strategy: str = knob("beam", "slot STRATEGIES")
-    beam_size: int = knob(4, "hypotheses kept", low=1, read_if=lambda c: c.decode.strategy == "beam")
+    beam_size: int = knob(4, "hypotheses kept", low=1, high=1000, read_if=lambda c: c.decode.strategy == "beam")
     alpha: float = knob(0.6, "length penalty", low=-10, high=10, read_if=lambda c: c.decode.strategy == "beam")
-    max_extra_length: int = knob(50, "output tokens beyond the number of input tokens", low=1)
+    max_extra_length: int = knob(50, "output tokens beyond the number of input tokens", low=1, high=WIDEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +333,7 @@ class EvaluateConfig:
 
     metrics: tuple[str, ...] = knob(("bleu", "chrf"), "of decoded text; slot METRICS")
     best: str = knob("nll", "validation metric that chooses the best checkpoint")
-    decode_every: int | None = knob(None, "steps between decodings in training; unset: none", low=1)
+    decode_every: int | None = knob(None, "steps between decodings in training; unset: none", low=1, high=MOST_STEPS)
     checkpoint: str = knob("last", "what is evaluated at the end: best, last or average:N")
 
 
@@ -360,11 +393,11 @@ def check_value(field: Field, value: Any) -> Any:
     if value is None and field.optional:
         return None
     expected = field.base_type
-    where = f"{field.path} = {value!r}"
+    where = f"{field.path} = {shown(value)}"
     if typing.get_origin(expected) is Literal:
         choices = typing.get_args(expected)
         if value not in choices:
-            near = did_you_mean(str(value), choices)
+            near = did_you_mean(value, choices)
             raise UserError(f"{where} is not allowed{near}. Allowed: {', '.join(map(str, choices))}.")
         return value
     if typing.get_origin(expected) is tuple:
@@ -378,6 +411,8 @@ def check_value(field: Field, value: Any) -> Any:
     low, high = field.knob.low, field.knob.high
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} is not a finite number.")
+    if isinstance(value, str) and (not value.strip() or "\0" in value):
+        raise UserError(f"{where} says nothing.")
     if (low is not None and value < low) or (high is not None and value > high):
         raise UserError(f"{where} is out of range: it must be {_range(low, high)}.")
     return value

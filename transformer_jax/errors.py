@@ -1,5 +1,7 @@
 """The one exception that users are meant to see."""
 
+from typing import Any
+
 MOST_CHARACTERS, AT_THE_START, AT_THE_END = 1200, 600, 200
 
 
@@ -11,6 +13,14 @@ class UserError(ValueError):
 
     def __init__(self, sentence: str):
         super().__init__(shortened(sentence))
+
+
+def shown(value: Any) -> str:
+    """The value as Python writes it; of what it cannot write, such as a number of 5,000 digits, the type."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"a huge {type(value).__name__}"
 
 
 def shortened(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,28 @@ def with_vocabulary(config: Config, tokenizers: TokenizerPair) -> Config:
     return with_values(config, {path: value_at(config, path) or size for path, size in sizes.items()})
 
 
+def sized(config: Config, dataset: Dataset, lanes: int | None = None) -> Config:
+    """The config with the sizes of its vocabularies, if this machine can run it.
+
+    Raises:
+      UserError: a size that does not fit, devices that there are not, or a state that the machine cannot hold.
+    """
+    config = with_vocabulary(config, dataset.tokenizers)
+    validate(config)
+    make_layout(config, lanes)
+    needed = (lanes or 1) * sum(
+        leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(state_template(config))
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise UserError(
+            f"{count_parameters(config):,} parameters{f' of each of {lanes} lanes' if lanes else ''}, with what the "
+            f"optimizer keeps of each, are {needed / 2**30:,.1f} GiB, but this machine has {memory / 2**30:,.1f}: make "
+            "the model smaller."
+        )
+    return config
+
+
 def differing(configs: Sequence[Config]) -> tuple[str, ...]:
     """The traceable fields in which the configs differ."""
     return tuple(path for path in TRACEABLE if len({value_at(config, path) for config in configs}) > 1)
@@ -87,7 +110,7 @@ class Program:
         self.layout = make_layout(config, lanes)
         self.lanes = lanes
         self.dataset = make_dataset(config.data, tokenizers)
-        self.config = with_vocabulary(config, self.dataset.tokenizers)
+        self.config = sized(config, self.dataset, lanes)
         self.plan = make_plan(self.dataset.splits["train"], config.data)
         init = functools.partial(init_state, self.config)
         self._init = jax.jit(init if lanes is None else jax.vmap(init))

@@ -12,7 +12,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformer_jax.errors import UserError
+from transformer_jax.errors import UserError, shown
+
+LARGEST = 2**31
+"""Options are smaller: counts and lengths all, and JAX counts in int32."""
 
 
 def resolve(table: Mapping[str, Callable[..., Any]], spec: str, field: str) -> functools.partial[Any]:
@@ -74,15 +77,17 @@ def options(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _check_type(parameter: inspect.Parameter, value: Any, where: str) -> None:
     default = parameter.default
+    if isinstance(value, int | float) and not abs(value) < LARGEST:
+        raise UserError(f"{where} is {shown(value)}; it must be a number between -{LARGEST:,} and {LARGEST:,}.")
     if default is None:
         return
     same = isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
     int_for_float = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
     if not (same or int_for_float):
-        raise UserError(f"{where} is {value!r}; it must be of type {type(default).__name__}.")
+        raise UserError(f"{where} is {shown(value)}; it must be of type {type(default).__name__}.")
 
 
-def did_you_mean(name: str, known: Any) -> str:
+def did_you_mean(name: Any, known: Any) -> str:
     """``" (did you mean 'x'?)"`` for the nearest of `known`, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(known), n=1) if isinstance(name, str) else []
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 
-from transformer_jax.config import DataConfig
+from transformer_jax.config import WIDEST, DataConfig
 from transformer_jax.data.corpus import TextSplit
 from transformer_jax.errors import UserError
+
+MOST_DRAWN = 10**8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Copy:
     Attributes:
       symbols: size of the alphabet; its words are ``0``, ``1``, ...
       min_length, max_length: symbols a sequence; lengths are drawn uniformly.
-      examples: of the training split; "valid" and "test" have a tenth each, at least one.
+      examples: of the training split; "valid" and "test" have a tenth each, at least one. All are made at once, so
+        examples * max_length is at most MOST_DRAWN.
     """
 
     symbols: int = 20
@@ -31,6 +34,11 @@ class Copy:
         if not (self.symbols >= 1 and 1 <= self.min_length <= self.max_length and self.examples >= 1):
             raise UserError(
                 f"data.source: {self} needs symbols and examples from 1 on and 1 <= min_length <= max_length."
+            )
+        if self.max_length > WIDEST or self.examples * self.max_length > MOST_DRAWN:
+            raise UserError(
+                f"data.source: {self} is too large; at most: max_length = {WIDEST:,}, and examples * max_length = "
+                f"{MOST_DRAWN:,}."
             )
         # Half of the space at most: beyond it, drawing different sequences takes ever longer.
         space = sum(self.symbols**n for n in range(self.min_length, min(self.max_length, self.min_length + 64) + 1))

@@ -20,9 +20,11 @@ from transformer_jax.models.residual import NORMS, RESIDUALS, AddNorm, left_out
 from transformer_jax.models.scores import SCALES, SCORES
 from transformer_jax.models.transformer import Cache, DecoderLayer, EncoderLayer, Transformer
 from transformer_jax.models.weights import WEIGHTS
-from transformer_jax.registry import parse_spec, resolve
+from transformer_jax.registry import options, parse_spec, resolve
 
 PAD_ID = 0
+MOST_DISTANCE = 2**20
+"""Positions, distances and buckets of a table: far more than any sentence has."""
 
 
 def build_model(config: ModelConfig) -> Transformer:
@@ -160,6 +162,8 @@ def _check_positions(config: Config) -> None:
     for option, value in parse_spec(spec, field)[1].items():
         if value <= 0:
             raise UserError(f"{field} = {spec!r}: {option} must be above 0.")
+        if isinstance(options(type(scheme))[option].default, int) and value > MOST_DISTANCE:
+            raise UserError(f"{field} = {spec!r}: {option} must be at most {MOST_DISTANCE:,}.")
     if isinstance(scheme, T5Bias) and not 2 <= scheme.buckets // 2 < scheme.max_distance:
         raise UserError(f"{field} = {spec!r}: needs at least 4 buckets, and a max_distance above buckets / 2.")
     longest = config.data.max_length + config.decode.max_extra_length

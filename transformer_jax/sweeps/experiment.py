@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import higher_is_better
 from transformer_jax.loading import Variant, base_values, load_module, put_on
+
+MOST_SEEDS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,17 +77,29 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _check(path: Path, experiment: Experiment) -> None:
+    _check_types(f"{path}: EXPERIMENT", experiment)
+    for name, scale in experiment.scales.items():
+        if not isinstance(scale, Scale):
+            raise UserError(f"{path}: scale {name!r} is {type(scale).__name__}, not a Scale.")
+        _check_types(f"{path}: scale {name!r}", scale)
     if experiment.base not in experiment.rows:
         raise UserError(f"{path}: the base {experiment.base!r} is not among the rows.")
     for name in experiment.rows:
-        if not re.fullmatch(r"\w[\w.+-]*", name):
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name):
             raise UserError(f"{path}: the row {name!r} cannot be the name of a directory.")
         partner = experiment.partners.get(name)
         if partner is not None and partner not in experiment.rows:
             raise UserError(f"{path}: {partner!r}, the partner of {name!r}, is not among the rows.")
     for name, scale in experiment.scales.items():
-        if scale.seeds < 1:
-            raise UserError(f"{path}: scale {name!r} has {scale.seeds} seeds; there must be at least one.")
+        if not 1 <= scale.seeds <= MOST_SEEDS:
+            raise UserError(f"{path}: scale {name!r} has {scale.seeds} seeds; allowed: 1 to {MOST_SEEDS:,}.")
+
+
+def _check_types(where: str, stated: Experiment | Scale) -> None:
+    for name, annotation in typing.get_type_hints(type(stated)).items():
+        kind, value = typing.get_origin(annotation) or annotation, getattr(stated, name)
+        if not isinstance(value, kind):
+            raise UserError(f"{where}: {name} is {type(value).__name__}, not {kind.__name__}.")
 
 
 def _paragraph(path: Path, docstring: str, name: str) -> str:

@@ -1,8 +1,9 @@
 """Runs a sweep: every row, every seed, each in its own directory; what is finished is left alone."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import jax
 
 from transformer_jax.compilation import HURRY, available_cpus, known_flags
 from transformer_jax.config import Config, with_values
-from transformer_jax.data import Dataset, make_dataset
+from transformer_jax.data import Dataset, make_dataset, make_plan
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import TEACHER_FORCED
-from transformer_jax.program import check_lanes, count_parameters, validate, with_vocabulary
+from transformer_jax.program import check_lanes, count_parameters, sized, validate
 from transformer_jax.provenance import commit
 from transformer_jax.run_directory import ERROR, in_use, is_run_directory, locked, read_json, run_key, write_json
 from transformer_jax.sweeps.execution import Execution, choose_lanes, is_short
@@ -22,7 +23,7 @@ from transformer_jax.sweeps.grouping import Planned, group_by_program, make_task
 from transformer_jax.sweeps.ledger import finished_runs, take_over
 from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.report import Report, write_report
-from transformer_jax.sweeps.results import read_sweep
+from transformer_jax.sweeps.results import MOST_RUNS, read_sweep
 from transformer_jax.sweeps.wording import count
 
 SWEEP = "sweep.json"
@@ -62,7 +63,7 @@ def run_sweep(
     for option, value in {"--workers": workers, "--lanes": lanes}.items():
         if value is not None and value < 1:
             raise UserError(f"{option}={value}: there must be at least one.")
-    if time_limit is not None and time_limit <= 0:
+    if time_limit is not None and not time_limit > 0:
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     if is_run_directory(workdir):
         raise UserError(f"{workdir}: holds a run, whose report would be overwritten. Give the sweep another --workdir.")
@@ -76,6 +77,8 @@ def run_sweep(
     if short and "XLA_FLAGS" not in environment:
         environment["XLA_FLAGS"] = known_flags(HURRY)
     datasets = {config: make_dataset(config) for config in dict.fromkeys(v.config.data for v in variants)}
+    for config, dataset in datasets.items():
+        make_plan(dataset.splits["train"], config)
     rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
     definition = _describe(name, experiment, scale_name, scale, rows)
     before = _read_definition(workdir / SWEEP, definition)
@@ -121,16 +124,20 @@ class _Row:
 
     @classmethod
     def of(cls, variant: Variant, dataset: Dataset) -> "_Row":
-        sized = with_vocabulary(variant.config, dataset.tokenizers)
-        return cls(variant, sized, dataset.fingerprint, count_parameters(sized))
+        """Refused as the program of its runs would refuse it, which is too late."""
+        with _of_row(variant.name):
+            config = sized(variant.config, dataset)
+        return cls(variant, config, dataset.fingerprint, count_parameters(config))
 
     def key(self, seed: int = 0) -> str:
         """Of its run with that seed."""
         return run_key(with_values(self.sized, {"seed": seed}), self.fingerprint)
 
 
-def _plan(rows: Iterable[_Row], seeds: int, workdir: Path) -> list[Planned]:
+def _plan(rows: Sequence[_Row], seeds: int, workdir: Path) -> list[Planned]:
     """Every run of the sweep."""
+    if len(rows) * seeds > MOST_RUNS:
+        raise UserError(f"{len(rows)} rows with {seeds:,} seeds are more than {MOST_RUNS:,} runs: take fewer seeds.")
     runs = []
     for row in rows:
         name = row.variant.name
@@ -163,11 +170,17 @@ def _take_over(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, begun:
             say(f"[{run.row} seed {run.config.seed}] is known already: taken over from {found}")
 
 
-def _validate(variant: Variant, scale: Scale) -> None:
+@contextlib.contextmanager
+def _of_row(name: str) -> Iterator[None]:
     try:
-        validate(variant.config)
+        yield
     except UserError as error:
-        raise UserError(f"row {variant.name!r}: {error}") from error
+        raise UserError(f"row {name!r}: {error}") from error
+
+
+def _validate(variant: Variant, scale: Scale) -> None:
+    with _of_row(variant.name):
+        validate(variant.config)
     split, _, metric = scale.metric.partition("/")
     measured = (*TEACHER_FORCED, *variant.config.evaluate.metrics)
     if split not in ("valid", "test") or metric not in measured:
