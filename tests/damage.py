@@ -23,16 +23,23 @@ def damage(directory: Path, rng: random.Random) -> list[str]:
     done = []
     for _ in range(rng.choice([1, 1, 2, 3])):
         files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != "lock")
-        # The files that hold what a run says of itself are few among those of its checkpoints.
-        spoken = [path for path in files if path.suffix in (".json", ".jsonl") and path.name != MANIFEST]
-        path = rng.choice(spoken if spoken and rng.random() < 0.8 else files or [directory / "lost"])
+        path = _choose(files, rng) or directory / "lost"
         how = rng.choice([_fields, _fields, _fields, _fields, _text, _bytes, _cut, _empty, _lose, _directory, _swap])
         done.append(f"{how.__name__} {path.relative_to(directory)} {how(path, rng, files) or ''}")
         step = next((parent for parent in path.parents if parent.parent.name == "checkpoints"), None)
-        if step is not None and step.is_dir() and path.name != MANIFEST and rng.random() < 0.7:
+        sealed = step is not None and (step / MANIFEST).is_file()
+        if step is not None and sealed and path.name != MANIFEST and rng.random() < 0.7:
             (step / MANIFEST).write_text(json.dumps(_hashes(step)))  # who does it on purpose makes the hashes fit
             done.append("with its hashes")
     return done
+
+
+def _choose(files: list[Path], rng: random.Random) -> Path | None:
+    """Mostly one that holds what the run says of itself, each of them as often, and of checkpoints the newest."""
+    named = {path.name: path for path in files if path.suffix in (".json", ".jsonl")}
+    if named and rng.random() < 0.85:
+        return named[rng.choice(sorted(named))]
+    return rng.choice(files) if files else None
 
 
 def _fields(path: Path, rng: random.Random, files: list[Path]) -> str:

@@ -15,7 +15,7 @@ BY_THEMSELVES = {"run/directory", "run/interruption"}
 # From the top of the house down. Rooms of one floor do not import each other.
 FLOORS = [
     {"errors", "files", "processes", "strict_json", "vocabulary", "run/interruption"},
-    {"registry", "compilation", "run/directory"},
+    {"registry", "compilation", "checked_json", "run/directory"},
     {"report"},
     {"config"},
     {"data"},

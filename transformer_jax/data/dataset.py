@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.examples import Examples
+from transformer_jax.data.subwords import LEFT_OUT
 
 
 class Assets(Protocol):
@@ -32,18 +33,22 @@ class Dataset:
       splits: "train", "valid" and, where there is one, "test".
       fingerprint: SHA-256 (hex): two runs with equal ones saw the same arrays.
       dropped_empty: training examples left out because a side was empty.
+      left_out_of_tokenizer: texts of the training split that the tokenizers were trained without.
     """
 
     assets: Any
     splits: Mapping[str, Examples]
     fingerprint: str
     dropped_empty: int = 0
+    left_out_of_tokenizer: int = 0
 
     def losses(self, max_length: int) -> list[str]:
         """What of the corpus is not seen, a sentence each."""
         said = [text for name, split in self.splits.items() for text in split.losses(name, max_length)]
         if self.dropped_empty:
             said.insert(0, f"{self.dropped_empty:,} examples of train left out: a side is empty.")
+        if self.left_out_of_tokenizer:
+            said.append(f"The tokenizer is trained without {self.left_out_of_tokenizer:,} texts of train: {LEFT_OUT}.")
         return said
 
     def summary(self) -> dict[str, Any]:
@@ -52,6 +57,7 @@ class Dataset:
             "fingerprint": self.fingerprint,
             **self.assets.summary(),
             "dropped_empty": self.dropped_empty,
+            "left_out_of_tokenizer": self.left_out_of_tokenizer,
             "splits": {
                 name: {
                     "examples": len(split),

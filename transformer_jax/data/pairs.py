@@ -52,7 +52,9 @@ class PairSource:
             else:
                 text = TextSplit([], []) if name == "train" else corpus.splits[name]
                 splits[name] = _truncated(sides, text, config.max_length)
-        return Dataset(tokenizers, splits, fingerprint(corpus, tokenizers), corpus.dropped_empty)
+        train = corpus.splits["train"]
+        left_out = resolve_tokenizer(config).left_out(train.sources + train.references)
+        return Dataset(tokenizers, splits, fingerprint(corpus, tokenizers), corpus.dropped_empty, left_out)
 
     def load_assets(self, directory: Path) -> TokenizerPair:
         """The tokenizers saved with a run."""

@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from transformer_jax.checked_json import checked
 from transformer_jax.config import Config
-from transformer_jax.errors import UserError
+from transformer_jax.strict_json import only_finite
 from transformer_jax.tasks import task_of
 from transformer_jax.tasks.task import higher_is_better
 from transformer_jax.training.step import GUARDED
@@ -48,15 +49,10 @@ class Progress:
         Raises:
           UserError: a field is missing, or of another type.
         """
-        for name, kind in _KINDS.items():
-            if name not in content:
-                raise UserError(f"{where} does not say {name!r}.")
-            if not isinstance(content[name], kind) or (isinstance(content[name], bool) and name != "open"):
-                raise UserError(f"{where}: {name!r} is of another type.")
-        window = content["window"]
-        if not all(isinstance(sums, list) and len(sums) == 2 for sums in window.values()):
-            raise UserError(f"{where}: 'window' is of another type.")
-        progress = cls(**{name: content[name] for name in _KINDS})
+        said = checked(only_finite(content), _KINDS, where)
+        window = said["window"]
+        checked(window, {SKIPPED: tuple[float, float]} if SKIPPED in window else {}, where)
+        progress = cls(**{name: said[name] for name in _KINDS})
         # A sum that is not finite is null in JSON.
         progress.window = {name: [math.nan if n is None else n for n in sums] for name, sums in window.items()}
         return progress
@@ -97,16 +93,16 @@ class Progress:
 
 
 _KINDS: dict[str, Any] = {
-    "executions": list,
+    "executions": list[dict[str, Any]],
     "lines": int,
-    "window": dict,
-    "window_seconds": (int, float),
-    "best_value": (int, float, type(None)),
-    "best_step": (int, type(None)),
+    "window": dict[str, tuple[float | None, float]],
+    "window_seconds": float,
+    "best_value": float | None,
+    "best_step": int | None,
     "evaluations_since_best": int,
-    "seconds": (int, float),
+    "seconds": float,
     "open": bool,
-    "status": str,
+    "status": Literal["finished", "diverged"],
     "last_step": int,
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformer_jax.checked_json import checked
 from transformer_jax.checkpoint import Checkpoints, average, is_scheduled, parse_checkpoint
 from transformer_jax.config import Config, Resolved, replace
 from transformer_jax.data import Examples, encode_pairs, make_dataset
@@ -64,7 +65,7 @@ def _choose(workdir: Path, config: Config, checkpoints: Checkpoints, steps: list
     if not steps:
         raise UserError(f"{workdir}: has no checkpoint yet.")
     if kind == "best":
-        best_step = checkpoints.progress(steps[-1]).get("best_step")
+        best_step = checked(checkpoints.progress(steps[-1]), {"best_step": int | None}, workdir)["best_step"]
         if best_step is None:
             raise UserError(f"{workdir}: nothing was evaluated yet, so there is no best checkpoint.")
         return [best_step]

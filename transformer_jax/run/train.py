@@ -21,12 +21,11 @@ from transformer_jax.run.directory import (
     METRICS,
     PREDICTIONS,
     RESULT,
-    read_json,
     write_json,
     write_lines,
 )
 from transformer_jax.run.divergence import report_divergence
-from transformer_jax.run.identity import config_changes, is_result_of, run_key
+from transformer_jax.run.identity import config_changes, is_result_of, read_result, run_key
 from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.run.lock import locked
 from transformer_jax.run.progress import SKIPPED, is_finite
@@ -79,7 +78,7 @@ def train_lanes(
     changed = [_changes(c, w, allow_config_change) for c, w in zip(configs, workdirs, strict=True)]
     if not any(changed) and all((workdir / RESULT).is_file() for workdir in workdirs):
         say(f"{', '.join(map(str, workdirs))}: is finished already.")
-        return [read_json(workdir / RESULT) for workdir in workdirs]
+        return [read_result(workdir) for workdir in workdirs]
     with contextlib.ExitStack() as held:
         if program is None:
             assets = load_assets(workdirs[0], configs[0])

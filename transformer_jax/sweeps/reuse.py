@@ -8,8 +8,8 @@ from typing import Any
 
 from transformer_jax.errors import UserError
 from transformer_jax.files import find_irregular, flush
-from transformer_jax.run.directory import CHECKPOINTS, RESULT, RUNS, TENSORBOARD, read_json, write_json
-from transformer_jax.run.identity import is_result_of, read_config
+from transformer_jax.run.directory import CHECKPOINTS, RESULT, RUNS, TENSORBOARD, write_json
+from transformer_jax.run.identity import is_result_of, read_config, read_result
 
 ORIGIN = "reused_from"  # in the result.json of a run that was reused
 
@@ -19,18 +19,17 @@ def finished_runs(sweeps: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for sweep in sweeps:
         for path in sorted(sweep.glob(f"{RUNS}/*/seed_*/{RESULT}")):
-            if isinstance(key := (read_result(path.parent) or {}).get("key"), str):
-                found.setdefault(key, path.parent)
+            if result := known_result(path.parent):
+                found.setdefault(result["key"], path.parent)
     return found
 
 
-def read_result(run: Path) -> dict[str, Any] | None:
+def known_result(run: Path) -> dict[str, Any] | None:
     """The content of the result.json of a run, if there is one that can be read."""
     try:
-        content = read_json(run / RESULT) if (run / RESULT).is_file() else None
+        return read_result(run) if (run / RESULT).is_file() else None
     except UserError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def reuse(finished: Path, workdir: Path) -> bool:
@@ -48,8 +47,7 @@ def reuse(finished: Path, workdir: Path) -> bool:
         shutil.copytree(finished, draft, ignore=shutil.ignore_patterns("lock", TENSORBOARD, CHECKPOINTS, "*.draft"))
         if (finished / CHECKPOINTS).is_dir():
             shutil.copytree(finished / CHECKPOINTS, draft / CHECKPOINTS, copy_function=_link)
-        result = read_json(draft / RESULT)
-        write_json(draft / RESULT, {**result, ORIGIN: os.path.relpath(finished, workdir)})
+        write_json(draft / RESULT, {**read_result(draft), ORIGIN: os.path.relpath(finished, workdir)})
         flush(draft)
         shutil.rmtree(workdir, ignore_errors=True)
         draft.rename(workdir)
