@@ -4,6 +4,7 @@ All weights are 0 but those that carry one constant to the logits, which stand f
 equal coordinates that were not dropped alike are told apart by the number of different logits.
 """
 
+import inside
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ THROUGH = {  # the average of the encoder's output goes into the decoder as it i
     "model.attention.cross.projections": "none",
     "model.attention.cross.output_projection": "none",
 }
-TOKENS = {"inputs": np.int32([[5]]), "targets": np.int32([[5]])}
+TOKENS = {"inputs_BS": np.int32([[5]]), "decoder_inputs_BT": np.int32([[5]])}
 
 
 def constant_model(overrides, constants):
@@ -43,10 +44,14 @@ def constant_model(overrides, constants):
 
 
 def levels(overrides, *constants, key=0):
-    """How many different logits there are, with dropout (or, at None, without)."""
+    """How many different logits there are, with dropout (or, at None, without).
+
+    Compiled, as layers that run one by one would draw keys one by one, whatever the scan over them says.
+    """
     config, params = constant_model(overrides, constants)
-    logits = tiny.logits(config, params, TOKENS, None if key is None else jax.random.key(key))
-    return len(np.unique(logits[0, 0].round(3)))
+    key = None if key is None else jax.random.key(key)
+    logits = jax.jit(lambda params: inside.logits(config, params, **TOKENS, key=key))(params)
+    return len(np.unique(np.asarray(logits[0, 0]).round(3)))
 
 
 EMBEDDED = {
