@@ -101,7 +101,7 @@ def test_where_it_is_asked_for_the_compiler_is_told_to_be_deterministic(monkeypa
     for asked in (True, False):
         layout = make_layout(freeze({"train.deterministic": asked, "parallel.data": 1}))
         layout.compile_rows(lambda params, batch: batch)
-        layout.compile_steps(lambda: lambda state, batch, lane, count: state, 1)
+        layout.compile_steps(lambda: lambda state, batch, lane, count: state)
     assert told == [DETERMINISTIC] * 2 + [{}] * 2
 
 
