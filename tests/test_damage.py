@@ -118,7 +118,7 @@ def check(seed: int, place: Path, monkeypatch, capsys) -> None:
 
 
 @pytest.mark.usefixtures("compiled_once")
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(24))
 def test_a_damaged_run_directory_gives_a_sentence_or_a_result(seed, tmp_path, monkeypatch, capsys):
     check(seed, tmp_path, monkeypatch, capsys)
 
