@@ -13,7 +13,7 @@ FILES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rgl
 # From the top of the house down. Rooms of one floor do not import each other.
 FLOORS = [
     {"errors", "files", "interruption", "processes", "strict_json"},
-    {"registry", "compilation"},
+    {"registry", "compilation", "schema"},
     {"config"},
     {"data"},
     {"models"},

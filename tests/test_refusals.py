@@ -15,6 +15,7 @@ import pytest
 import tiny_run
 
 from transformer_jax import cli
+from transformer_jax.checkpoint import MANIFEST, _hashes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,18 @@ def only_pickles(run: Path) -> None:
         shutil.rmtree(path)
         path.mkdir()
         (path / "checkpoint.pkl").write_bytes(pickle.dumps({"params": 1}))
+
+
+def edit_progress(**values: object) -> Callable[[Path], None]:
+    """Changes what the newest checkpoint of a run without a result says, and its hash with it."""
+
+    def change(run: Path) -> None:
+        (run / "result.json").unlink()
+        newest = max((run / "checkpoints").iterdir())
+        edit_json("progress.json", **values)(newest)
+        rewrite(MANIFEST, _hashes(newest))(newest)
+
+    return change
 
 
 EVALUATE, TRANSLATE, TRAIN = "evaluate --workdir=run", "translate --workdir=run", "train --config=c.py --workdir=run"
@@ -243,9 +256,26 @@ CASES = [
     run("config.json has code", EVALUATE, "is not of the form", edit_json("config.json", decode={"strategy": "__import__('os').abort()"})),
     run("config.json has numbers that are none", EVALUATE, "must be of type int", edit_json("config.json", train={"steps": 1e999})),
     run("config.json has huge numbers", EVALUATE, "is out of range", edit_json("config.json", seed=10**300)),
+    run("a result of nothing", TRAIN, "result.json: does not say 'status'. Remove it: the same `train` evaluates the run again", rewrite("result.json", {})),
+    run("a result that is a list", TRAIN, "result.json: holds list where an object belongs", rewrite("result.json", [])),
+    run("a result that is null", TRAIN, "result.json: holds NoneType where an object belongs", rewrite("result.json", "null")),
+    run("a result of another type", TRAIN, "result.json: steps is '20', but must be int", edit_json("result.json", steps="20")),
+    run("a result of no such status", TRAIN, "result.json: status is 'done', but must be Literal['finished', 'diverged']", edit_json("result.json", status="done")),
+    run("a result with a number beyond all", TRAIN, "result.json: steps is 1000000000", edit_json("result.json", steps=10**400)),
+    run("data.json has another type", TRAIN, "data.json: fingerprint is 3, but must be str", edit_json("data.json", fingerprint=3)),
     run("data.json is no object", EVALUATE, "was trained on other data", rewrite("data.json", [])),
     run("predictions lead elsewhere", EVALUATE, "predictions: is a link", link("predictions")),
     run("the lock leads elsewhere", f"{TRAIN} --config.train.steps=30 --allow-config-change=train.steps", "lock: is a link", link("lock")),
+    *(
+        run(f"progress of another type: {name} = {said}", TRAIN, f"the checkpoint at step 20: {name} is {said}", edit_progress(**{name: value}))
+        for name, value, said in [
+            ("executions", {}, "{}"), ("lines", "3", "'3'"), ("lines", True, "True"), ("window", "best", "'best'"),
+            ("window", {"nll": [1.0]}, "{'nll': [1.0]}"), ("window_seconds", [], "[]"), ("best_value", "low", "'low'"),
+            ("best_step", 2.5, "2.5"), ("evaluations_since_best", None, "None"), ("seconds", 9e299, "9e+299"),
+            ("open", 1, "1"), ("status", "running", "'running'"), ("last_step", 10**400, "1000"),
+        ]
+    ),
+    run("a best step of another type", f"{EVALUATE} --checkpoint=best", "best_step is '8', but must be int | None", edit_progress(best_step="8")),
     # Sweeps.
     Case("no experiment", "sweep nothing.py --workdir=new", "nothing.py: no such Python file"),
     Case("a config for an experiment", "sweep c.py --workdir=new", "c.py: has no EXPERIMENT"),

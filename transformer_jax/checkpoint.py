@@ -12,9 +12,11 @@ import functools
 import hashlib
 import io
 import json
+import logging
 import math
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +54,7 @@ class Checkpoints:
         self._warn = warn
         self._worker = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._pending: concurrent.futures.Future[None] | None = None
+        _quiet_orbax()
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
@@ -83,7 +86,7 @@ class Checkpoints:
             ) from error
 
     def _write(self, step: int, state: Tree, remembered: str) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(exist_ok=True)  # not its parents: a run that was moved is not begun anew in its old place
         unfinished = self._directory / f"{UNFINISHED}{step}"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -189,6 +192,19 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._directory / f"{step:08d}"
+
+
+@functools.cache
+def _quiet_orbax() -> None:
+    """From now on Orbax writes to standard error neither what it raises as well, nor what its threads meet later."""
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    hook = sys.unraisablehook
+
+    def not_of_orbax(unraisable: Any) -> None:
+        if unraisable.object is not None or str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = not_of_orbax
 
 
 def _read_state(path: Path, template: Tree) -> Tree:

@@ -4,13 +4,12 @@ import math
 import shlex
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tensorboardX import SummaryWriter
 
 from transformer_jax.checkpoint import Checkpoints, is_scheduled
 from transformer_jax.config import Config
-from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import higher_is_better
 from transformer_jax.program import Program, check_origin
 from transformer_jax.provenance import executed
@@ -26,12 +25,29 @@ from transformer_jax.run_directory import (
     write_config,
     write_json,
 )
+from transformer_jax.schema import checked
+from transformer_jax.strict_json import only_finite
 from transformer_jax.training.step import GUARDED
 
 Say = Callable[[str], None]
 SKIPPED = "skipped"  # in a line of the log, where there are any: how many of its steps were left out
 MOST_SKIPPED = 0.1
 """Of the steps of a run may be left out; with more it is not what its config describes, and has no score."""
+
+REMEMBERED = {
+    "executions": list[dict[str, Any]],
+    "lines": int,
+    "window": dict[str, tuple[float | None, float]],
+    "window_seconds": float,
+    "best_value": float | None,
+    "best_step": int | None,
+    "evaluations_since_best": int,
+    "seconds": float,
+    "open": bool,
+    "status": Literal["finished", "diverged"],
+    "last_step": int,
+}
+"""What the loop remembers beside the state, in progress.json: attributes of a RunRecord and their types."""
 
 
 class RunRecord:
@@ -76,10 +92,11 @@ class RunRecord:
         """The state at the checkpoint of `step`; log and checkpoints are cut back to it."""
         state, progress = self.checkpoints.restore(template, step)
         (now,) = self.executions
-        for name in self._remembered():
-            if name not in progress:
-                raise UserError(f"{self.workdir}: the checkpoint at step {step} does not say {name!r}.")
-            setattr(self, name, progress[name])
+        where = f"{self.workdir}: the checkpoint at step {step}"
+        said = checked(only_finite(progress), REMEMBERED, where)
+        checked(said["window"], {SKIPPED: tuple[float, float]} if SKIPPED in said["window"] else {}, where)
+        for name in REMEMBERED:
+            setattr(self, name, said[name])
         # A sum that is not finite is null in JSON.
         self.window = {name: [math.nan if n is None else n for n in sums] for name, sums in self.window.items()}
         if self.executions[-1:] != [now]:
@@ -107,20 +124,7 @@ class RunRecord:
             (self.workdir / RESULT).unlink(missing_ok=True)  # of the config before it was changed
 
     def _remembered(self) -> dict[str, Any]:
-        names = (
-            "executions",
-            "lines",
-            "window",
-            "window_seconds",
-            "best_value",
-            "best_step",
-            "evaluations_since_best",
-            "seconds",
-            "open",
-            "status",
-            "last_step",
-        )
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in REMEMBERED}
 
     def save(self, step: int, state: Any) -> None:
         """Starts to save; `prune` keeps the best checkpoint before this one until this one is complete.

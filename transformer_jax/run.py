@@ -37,7 +37,7 @@ from transformer_jax.run_directory import (
     config_changes,
     is_result_of,
     locked,
-    read_json,
+    read_result,
     run_key,
     write_json,
     write_lines,
@@ -87,7 +87,7 @@ def train_group(
     changed = [_changes(c, w, allow_config_change) for c, w in zip(configs, workdirs, strict=True)]
     if not any(changed) and all((workdir / RESULT).is_file() for workdir in workdirs):
         say(f"{', '.join(map(str, workdirs))}: is finished already.")
-        return [read_json(workdir / RESULT) for workdir in workdirs]
+        return [read_result(workdir) for workdir in workdirs]
     lanes = len(configs) if population else None
     with contextlib.ExitStack() as stack:
         if program is None:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformer_jax.config import Config, config_hash, flatten, freeze, to_dict
 from transformer_jax.errors import UserError
@@ -20,6 +20,7 @@ from transformer_jax.files import (
     remove_drafts,
     write_atomically,
 )
+from transformer_jax.schema import checked
 from transformer_jax.strict_json import to_json
 
 CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
@@ -39,13 +40,25 @@ def run_key(config: Config, fingerprint: str) -> str:
     return hashlib.sha256(f"{config_hash(config)} {fingerprint} {NUMERICS}".encode()).hexdigest()
 
 
+def read_result(directory: Path) -> dict[str, Any]:
+    """What result.json says of a run.
+
+    Raises:
+      UserError: it cannot be read, or does not say what every result does.
+    """
+    path = directory / RESULT
+    fields = {"status": Literal["finished", "diverged"], "key": str, "steps": int, "metrics": dict[str, dict[str, Any]]}
+    try:
+        return checked(read_json(path), fields, path)
+    except UserError as error:
+        raise UserError(f"{error} Remove it: the same `train` evaluates the run again and writes it anew.") from error
+
+
 def is_result_of(directory: Path, config: Config) -> bool:
     """Whether result.json is of that config, on the data that data.json names, with today's numerics; UserError if they
     cannot be read."""
-    result, data = read_json(directory / RESULT), read_json(directory / DATA)
-    if not isinstance(result, dict) or not isinstance(data, dict):
-        return False
-    return bool(result.get("key") == run_key(config, str(data.get("fingerprint"))))
+    result, data = read_result(directory), checked(read_json(directory / DATA), {"fingerprint": str}, directory / DATA)
+    return bool(result["key"] == run_key(config, data["fingerprint"]))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -21,6 +21,7 @@ from transformer_jax.evaluation.evaluator import Evaluator, Trained, parse_check
 from transformer_jax.parallel.layout import Layout, make_layout
 from transformer_jax.program import load_tokenizers, state_template, validate, with_vocabulary
 from transformer_jax.run_directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, read_config, read_json, write_lines
+from transformer_jax.schema import checked
 from transformer_jax.training.state import Lane
 
 Say = Callable[[str], None]
@@ -62,7 +63,7 @@ def _choose(workdir: Path, config: Config, checkpoints: Checkpoints, steps: list
     if not steps:
         raise UserError(f"{workdir}: has no checkpoint yet.")
     if kind == "best":
-        best_step = checkpoints.progress(steps[-1]).get("best_step")
+        best_step = checked(checkpoints.progress(steps[-1]), {"best_step": int | None}, workdir)["best_step"]
         if best_step is None:
             raise UserError(f"{workdir}: nothing was evaluated yet, so there is no best checkpoint.")
         return [best_step]

@@ -1,6 +1,7 @@
 """From a corpus to arrays: lengths, what is dropped or cut, fingerprints and the cache."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +54,22 @@ def test_held_out_splits_keep_every_pair_and_their_texts(config, over_long):
         assert split.references == ["A B C D E F", "B"]
         assert texts(dataset.tokenizers.source, split.inputs) == ["a b c", ""]
         assert (split.dropped, split.truncated) == (0, 1)
+
+
+def test_what_the_tokenizer_is_trained_without_is_said_and_recorded(config):
+    """The same with tokenizers that were saved, as when a run resumes."""
+    corpus = Path(config.directory)
+    (corpus / "train.x").write_text("a b\n" * 20 + f"{'b' * 4193}\n\u2585\n")
+    (corpus / "train.y").write_text("A B\n" * 20 + f"{'c' * 4193}\nC\n")
+    config = dataclasses.replace(config, tokenizer="sentencepiece(vocab_size=270)", max_length=9000)
+    dataset = make_dataset(config)
+    for found in (dataset, make_dataset(config, dataset.tokenizers)):
+        assert found.summary()["left_out_of_tokenizer"] == 3
+        (said,) = found.losses(config.max_length)
+        assert said.startswith(
+            "The tokenizer is trained without 3 sentences of train: SentencePiece leaves out what is"
+        )
+    assert make_dataset(dataclasses.replace(config, tokenizer="words")).losses(config.max_length) == []
 
 
 def test_every_row_ends_in_eos_and_fits(config):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data import BOS, EOS, NUM_SPECIALS, PAD, UNK, TextSplit, TokenizerPair, check
-from transformer_jax.data.tokenizers import load_tokenizer, train_tokenizers
+from transformer_jax.data.tokenizers import load_tokenizer, resolve_tokenizer, train_tokenizers
 from transformer_jax.errors import UserError
 
 ANIMALS = {"the cat": "die Katze", "a dog": "ein Hund", "my horse": "mein Pferd", "the mouse": "die Maus"}
@@ -121,6 +121,27 @@ def test_words_spelt_like_specials_are_words():
     (ids,) = tokenizer.encode(specials.sources)
     assert min(ids) >= NUM_SPECIALS
     assert tokenizer.decode(ids) == specials.sources[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [("é" * 2096, 0), ("é" * 2096 + "e", 1), ("e" * 4192, 0), ("e" * 4193, 1), ("é \u2585", 1), ("é \u2584", 0)],
+)
+def test_what_sentencepiece_leaves_out_is_counted(text, left_out):
+    """As many as are missing: the letter é is a piece of its own where the text was trained on."""
+    trainer = resolve_tokenizer(DataConfig(tokenizer="sentencepiece(vocab_size=280)"))
+    few = ["a b c d e f g h i j k l m n o p"] * 3
+    assert trainer.left_out([*few, text]) == left_out
+    pieces = trainer.train([*few, text])._processor
+    assert pieces.is_unknown(pieces.piece_to_id("é")) == (left_out == 1) or "é" not in text
+    assert resolve_tokenizer(DataConfig(tokenizer="words")).left_out([text]) == 0
+
+
+def test_text_of_which_all_is_left_out_is_refused():
+    with pytest.raises(
+        UserError, match="no line of the training text can be used; SentencePiece leaves out what is long"
+    ):
+        train("sentencepiece(vocab_size=280)", split=TextSplit(["e" * 5000], ["\u2585"]))
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])

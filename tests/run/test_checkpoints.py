@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -258,6 +259,51 @@ def test_a_failing_disk_is_a_sentence_and_earlier_checkpoints_are_intact(saved, 
     assert saved.steps() == [1, 2, 3]
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [f"0000000{n}" for n in (1, 2, 3)]
     assert saved.newest_good() == 3
+
+
+def test_a_directory_that_is_moved_while_it_is_saved_to_is_a_sentence_and_nothing_else(tmp_path, monkeypatch, capfd):
+    """Orbax logs what it raises, and its threads go on in a loop that is closed by then: hundreds of lines."""
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    checkpoints._directory.parent.mkdir()
+    save = checkpoint.ocp.PyTreeCheckpointer.save
+
+    def save_moved(self, path, item):
+        (tmp_path / "run").rename(tmp_path / "moved")
+        (tmp_path / "run").write_text("in its place")
+        save(self, path, item)
+
+    monkeypatch.setattr(checkpoint.ocp.PyTreeCheckpointer, "save", save_moved)
+    checkpoints.save(1, {f"a{n}": np.ones((64, 64), np.float32) for n in range(100)}, {})
+    with pytest.raises(UserError, match="the checkpoint could not be written"):
+        checkpoints.wait()
+    assert capfd.readouterr().err == ""
+
+
+def test_threads_of_orbax_that_outlive_a_save_are_not_heard(capfd):
+    """As Tensorstore reports them; other exceptions that nobody can catch are."""
+    Checkpoints(Path("nowhere"))
+    said = []
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("something else")):
+        said.append(type("Unraisable", (), {"exc_type": type(error), "exc_value": error, "exc_traceback": None,
+                                            "err_msg": None, "object": None}))  # fmt: skip
+    heard = []
+    checkpoint._quiet_orbax.cache_clear()
+    before, sys.unraisablehook = sys.unraisablehook, heard.append
+    try:
+        checkpoint._quiet_orbax()
+        for unraisable in said:
+            sys.unraisablehook(unraisable)
+    finally:
+        sys.unraisablehook = before
+    assert heard == said[1:]
+
+
+def test_a_run_that_is_moved_is_not_begun_again_in_its_old_place(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    checkpoints.save(1, tree(1), {})
+    with pytest.raises(UserError, match="the checkpoint could not be written"):
+        checkpoints.wait()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_on_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_path, monkeypatch):

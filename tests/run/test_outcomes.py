@@ -393,7 +393,10 @@ def test_a_result_of_another_run_is_not_this_ones(tmp_path, damage):
         key = {"key": "0" * 64} if damage == "another key" else {}
         (workdir / "result.json").write_text(json.dumps({k: v for k, v in result.items() if k != "key"} | key))
     config = tiny_run.config({"seed": 7} if damage == "another config" else {})
-    with pytest.raises(UserError, match=r"its result\.json is of another config than config\.json, other data"):
+    said = {"[]": "holds list where an object belongs", "no key": "does not say 'key'"}
+    with pytest.raises(
+        UserError, match=said.get(damage, r"its result\.json is of another config than config\.json, other data")
+    ):
         train(config, workdir, say=lambda line: None)
     assert not take_over(workdir, tmp_path / "copy")
 

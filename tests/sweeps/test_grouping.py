@@ -21,6 +21,9 @@ def planned(directory: Path, seeds: int = 3, rows=ROWS) -> list[Planned]:
     ]
 
 
+RESULT = {"status": "finished", "steps": 20, "metrics": {}}
+
+
 def settle(run: Planned, name: str = "result.json") -> None:
     run.workdir.mkdir(parents=True, exist_ok=True)
     (run.workdir / name).write_text("{}")
@@ -73,7 +76,9 @@ def begin(*runs: Planned) -> None:
 
 def finish(run: Planned, lanes: int, **more) -> None:
     begin(run)
-    (run.workdir / "result.json").write_text(json.dumps({"key": run.key, "executed": {"lanes": lanes}, **more}))
+    (run.workdir / "result.json").write_text(
+        json.dumps({**RESULT, "key": run.key, "executed": {"lanes": lanes}, **more})
+    )
 
 
 def test_a_population_goes_on_with_its_lanes(tmp_path):

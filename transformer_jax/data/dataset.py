@@ -11,6 +11,7 @@ from transformer_jax.data.corpus import TextSplit
 from transformer_jax.data.encoding import Sides, encode, encode_corpus, fingerprint
 from transformer_jax.data.ragged import Int64Array, Ragged
 from transformer_jax.data.sources import make_corpus, resolve_source
+from transformer_jax.data.subwords import LEFT_OUT
 from transformer_jax.data.tokenizers import TokenizerPair, resolve_tokenizer, train_tokenizers
 from transformer_jax.data.vocabulary import EOS
 from transformer_jax.errors import UserError
@@ -71,18 +72,24 @@ class Dataset:
       splits: "train", "valid" and, where there is one, "test".
       fingerprint: SHA-256 (hex) of texts and tokenizers: two runs with equal ones saw the same ids.
       dropped_empty: training pairs left out because a side was empty.
+      left_out_of_tokenizer: sentences of the training split that the tokenizers were trained without.
     """
 
     tokenizers: TokenizerPair
     splits: Mapping[str, EncodedSplit]
     fingerprint: str
     dropped_empty: int
+    left_out_of_tokenizer: int = 0
 
     def losses(self, max_length: int) -> list[str]:
         """What of the corpus is not seen, a sentence each."""
         said = [text for name, split in self.splits.items() for text in split.losses(name, max_length)]
         if self.dropped_empty:
             said.insert(0, f"{self.dropped_empty:,} pairs of train left out: a side is empty.")
+        if self.left_out_of_tokenizer:
+            said.append(
+                f"The tokenizer is trained without {self.left_out_of_tokenizer:,} sentences of train: {LEFT_OUT}."
+            )
         return said
 
     def summary(self) -> dict[str, Any]:
@@ -92,6 +99,7 @@ class Dataset:
             "source_vocabulary": self.tokenizers.source.vocab_size,
             "target_vocabulary": self.tokenizers.target.vocab_size,
             "dropped_empty": self.dropped_empty,
+            "left_out_of_tokenizer": self.left_out_of_tokenizer,
             "splits": {
                 name: {
                     "sentences": len(split),
@@ -132,7 +140,9 @@ def make_dataset(config: DataConfig, tokenizers: TokenizerPair | None = None) ->
         else:
             text = TextSplit([], []) if name == "train" else corpus.splits[name]
             splits[name] = _truncated(sides, text, config.max_length)
-    return Dataset(tokenizers, splits, fingerprint(corpus, tokenizers), corpus.dropped_empty)
+    train = corpus.splits["train"]
+    left_out = resolve_tokenizer(config).left_out(train.sources + train.references)
+    return Dataset(tokenizers, splits, fingerprint(corpus, tokenizers), corpus.dropped_empty, left_out)
 
 
 def encode_pairs(

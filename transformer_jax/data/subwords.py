@@ -15,6 +15,9 @@ from transformer_jax.errors import UserError
 from transformer_jax.files import write_atomically
 
 MODEL_TYPES = ("bpe", "unigram")
+LONGEST_LINE = 4192  # bytes: SentencePiece's own limit
+RESERVED = "\N{LOWER FIVE EIGHTHS BLOCK}"  # stands for what is unknown while it trains
+LEFT_OUT = f"SentencePiece leaves out what is longer than {LONGEST_LINE:,} bytes, or holds the sign {RESERVED}"
 NUM_BYTES = 256  # byte fallback: a piece for every byte, so nothing is unknown
 
 
@@ -89,7 +92,9 @@ class SentencePiece:
             )
 
     def train(self, texts: list[str]) -> SubwordTokenizer:
-        """Trains on `texts`, of which SentencePiece leaves out those above 4,192 bytes."""
+        """Trains on `texts`, without those that `left_out` counts."""
+        if self.left_out(texts) == len(texts):
+            raise UserError(f"{self._where}: no line of the training text can be used; {LEFT_OUT}.")
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -102,6 +107,7 @@ class SentencePiece:
                 remove_extra_whitespaces=False,
                 character_coverage=1.0,
                 byte_fallback=True,
+                max_sentence_length=LONGEST_LINE,
                 pad_id=PAD,
                 unk_id=UNK,
                 bos_id=BOS,
@@ -113,8 +119,18 @@ class SentencePiece:
             raise UserError(self._explain(str(error))) from error
         return SubwordTokenizer(model.getvalue())
 
+    def left_out(self, texts: list[str]) -> int:
+        """How many of the texts SentencePiece would leave out, which says so nowhere but in its log."""
+        return sum(
+            RESERVED in text or (len(text) > LONGEST_LINE // 4 and len(text.encode()) > LONGEST_LINE) for text in texts
+        )
+
+    @property
+    def _where(self) -> str:
+        return f"data.tokenizer: sentencepiece(vocab_size={self.vocab_size}, model_type={self.model_type!r})"
+
     def _explain(self, message: str) -> str:
-        where = f"data.tokenizer: sentencepiece(vocab_size={self.vocab_size}, model_type={self.model_type!r})"
+        where = self._where
         if largest := re.search(r"value <= (\d+)", message):
             return f"{where}: too large for the training text; the largest possible vocab_size is {largest[1]}."
         if smallest := re.search(r"required_chars\. \d+ vs (\d+)", message):

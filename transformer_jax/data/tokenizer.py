@@ -41,6 +41,9 @@ class TokenizerTrainer(Protocol):
     def train(self, texts: list[str]) -> Tokenizer:
         """The tokenizer of `texts`; the same one at every call."""
 
+    def left_out(self, texts: list[str]) -> int:
+        """How many of the texts it is trained without."""
+
 
 def text_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
     """What of a sequence of ids is text: all up to the first EOS but PAD and BOS.
@@ -137,6 +140,9 @@ class Words:
     def train(self, texts: list[str]) -> SymbolTokenizer:
         return train_symbols("words", texts, self.min_count)
 
+    def left_out(self, texts: list[str]) -> int:
+        return 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Characters:
@@ -144,3 +150,6 @@ class Characters:
 
     def train(self, texts: list[str]) -> SymbolTokenizer:
         return train_symbols("characters", texts, min_count=1)
+
+    def left_out(self, texts: list[str]) -> int:
+        return 0

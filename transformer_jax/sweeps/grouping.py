@@ -10,7 +10,7 @@ from typing import Any
 from transformer_jax.config import Config
 from transformer_jax.program import common_config, differing
 from transformer_jax.run_directory import CONFIG, is_settled
-from transformer_jax.sweeps.ledger import ORIGIN, read_result
+from transformer_jax.sweeps.ledger import ORIGIN, known_result
 from transformer_jax.sweeps.worker import Task
 
 
@@ -44,7 +44,7 @@ class Planned:
     @property
     def result(self) -> Mapping[str, Any] | None:
         """The content of result.json, if there is one that can be read."""
-        return read_result(self.workdir)
+        return known_result(self.workdir)
 
 
 def group_by_program(runs: Iterable[Planned]) -> list[list[Planned]]:

@@ -14,7 +14,7 @@ from transformer_jax.run_directory import (
     TENSORBOARD,
     is_result_of,
     read_config,
-    read_json,
+    read_result,
     write_json,
 )
 
@@ -26,18 +26,17 @@ def finished_runs(sweeps: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for sweep in sweeps:
         for path in sorted(sweep.glob(f"runs/*/seed_*/{RESULT}")):
-            if isinstance(key := (read_result(path.parent) or {}).get("key"), str):
-                found.setdefault(key, path.parent)
+            if result := known_result(path.parent):
+                found.setdefault(result["key"], path.parent)
     return found
 
 
-def read_result(run: Path) -> dict[str, Any] | None:
+def known_result(run: Path) -> dict[str, Any] | None:
     """The content of the result.json of a run, if there is one that can be read."""
     try:
-        content = read_json(run / RESULT) if (run / RESULT).is_file() else None
+        return read_result(run) if (run / RESULT).is_file() else None
     except UserError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def take_over(finished: Path, workdir: Path) -> bool:
@@ -55,8 +54,7 @@ def take_over(finished: Path, workdir: Path) -> bool:
         shutil.copytree(finished, draft, ignore=shutil.ignore_patterns("lock", TENSORBOARD, CHECKPOINTS, "*.draft"))
         if (finished / CHECKPOINTS).is_dir():
             shutil.copytree(finished / CHECKPOINTS, draft / CHECKPOINTS, copy_function=_link)
-        result = read_json(draft / RESULT)
-        write_json(draft / RESULT, {**result, ORIGIN: os.path.relpath(finished, workdir)})
+        write_json(draft / RESULT, {**read_result(draft), ORIGIN: os.path.relpath(finished, workdir)})
         flush(draft)
         shutil.rmtree(workdir, ignore_errors=True)
         draft.rename(workdir)
