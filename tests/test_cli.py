@@ -263,8 +263,9 @@ def test_output_that_cannot_be_written_is_a_sentence(tmp_path):
     """The last lines, too, which are written at the end of the process only."""
     (tmp_path / "a").write_text("x\n")
     arguments = ["score", f"--hypotheses={tmp_path / 'a'}", f"--references={tmp_path / 'a'}", "--metrics=exact_match"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("wb") as full:
-        found = subprocess.run([*PROCESS, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+        found = subprocess.run([*PROCESS, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert (found.returncode, found.stderr) == (2, "transformer_jax: input or output: No space left on device.\n")
 
 

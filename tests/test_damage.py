@@ -13,6 +13,7 @@ import tiny_run
 from damage import damage
 
 from transformer_jax import cli
+from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator
 from transformer_jax.inspection import replay
 from transformer_jax.run import saved, train
@@ -31,6 +32,39 @@ def diverged() -> Path:
     )
     assert (workdir / "nonfinite.json").is_file()
     return workdir
+
+
+EXPERIMENT = '''"""Why?
+
+Question: Why?
+
+Hypothesis: Because.
+"""
+from transformer_jax.sweeps.experiment import Experiment, Scale
+EXPERIMENT = Experiment(rows={"base": {}, "twin": {}}, scales={"small": Scale("c.py", seeds=1)})
+'''
+
+
+def write_files(place: Path) -> None:
+    """What commands are given beside the directory."""
+    tiny_run.write_config_file(place / "c.py")
+    (place / "lines").write_text("0 1 2\n")
+    (place / "e").mkdir()
+    (place / "e" / "e.py").write_text(EXPERIMENT)
+
+
+@functools.cache
+def swept() -> Path:
+    """A sweep of two rows that are the same run. Read only."""
+    place = Path(tiny_run._temporary().name) / "swept"
+    tiny_run.copy_of(tiny_run.finished(), place / "run" / "runs" / "base" / "seed_0")
+    write_files(place)
+    assert cli.main(["sweep", str(place / "e" / "e.py"), f"--workdir={place / 'run'}"]) == 0
+    return place / "run"
+
+
+def beyond(*arguments: object, **options: object) -> None:
+    raise UserError("as far as this test goes")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +88,7 @@ def compiled_once():
         patch.setattr(train, "compile_program", program)
         patch.setattr(replay, "compile_program", program)
         patch.setattr(saved, "Evaluator", evaluator)
+        patch.setattr("transformer_jax.sweeps.runner.choose_lanes", beyond)
         yield
 
 
@@ -72,6 +107,9 @@ COMMANDS = [
     (tiny_run.stopped, "evaluate --workdir=run --checkpoint=best"),
     (diverged, "replay --workdir=run --json"),
     (diverged, "report run"),
+    (swept, "report run"),
+    (swept, "sweep e/e.py --workdir=run --status"),
+    (swept, "sweep e/e.py --workdir=run"),
 ]  # fmt: skip
 
 
@@ -102,8 +140,7 @@ def names(directory: Path) -> set[str]:
 def check(seed: int, place: Path, monkeypatch, capsys) -> None:
     rng = random.Random(seed)
     make, command = rng.choice(COMMANDS)
-    tiny_run.write_config_file(place / "c.py")
-    (place / "lines").write_text("0 1 2\n")
+    write_files(place)
     directory = tiny_run.copy_of(make(), place / "run")
     done = damage(directory, rng)
     before = names(place)

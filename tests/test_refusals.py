@@ -297,7 +297,7 @@ CASES = [
     dataclasses.replace(experiment("a sweep in a run", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "run: holds a run"), arguments="sweep e/e.py --workdir=run", change=lambda run: None),
     experiment("devices that a run will not have", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "row 'base': parallel.data = 64, but there are ", "--config.parallel.data=64 --config.data.batch_multiple=64 --config.data.tokens_per_batch=9999"),
     experiment("a beam wider than a run's vocabulary", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "row 'base': decode.beam_size = 12 is wider", "--config.decode.strategy=beam --config.decode.beam_size=12"),
-    experiment("a state that no run can hold", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "row 'base': ", "--config.model.d_model=65536 --config.model.d_ff=1048576 --config.model.num_encoder_layers=1000"),
+    experiment("a state that no run can hold", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "GiB, but this machine has", "--config.model.d_model=65536 --config.model.d_ff=1048576 --config.model.num_encoder_layers=1000"),
     experiment("batches that no run can make", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "is more than the 120 training examples", "--config.data.batch_multiple=1000 --config.data.tokens_per_batch=99999"),
     experiment("seeds without end", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "'99999999999' is not a whole number from 1 to 10,000", "--seeds=99999999999"),
     experiment("seeds without end in the file", "EXPERIMENT = Experiment(rows={'base': {}}, scales={'small': Scale('c.py', seeds=10**11)})", "seeds; allowed: 1 to 10,000"),
