@@ -1,14 +1,27 @@
-"""The one check of JSON that is read: a file of a run directory may be damaged, or have been written by anybody."""
+"""JSON that is read, and the one check of it: a file may be damaged, or have been written by anybody."""
 
+import json
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from transformer_jax.errors import UserError, shown
+from transformer_jax.files import read_bytes
 
 LARGEST = 2**53
 """Whole numbers up to it are the same to every program that reads JSON; nothing that a run counts comes near it."""
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; UserError if it cannot be read."""
+    try:
+        return json.loads(read_bytes(path).decode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({type(error).__name__}).") from error
 
 
 def checked(content: Any, fields: Mapping[str, Any], where: object) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 What a command needs is imported by the command: `--help` and a refusal answer at once.
 """
 
-from transformer_jax.run.interruption import Interruption, abort, abort_on_interrupt, abort_on_interrupts
+from transformer_jax.run.interruption import STOPPED, Interruption, abort, abort_on_interrupt, abort_on_interrupts
 
 if __name__ == "__main__":
     abort_on_interrupt()  # before the imports that take time: an exception in one of them could be lost
@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from transformer_jax.errors import UserError, shortened
+from transformer_jax.run.directory import MOST_SEEDS
 
-REFUSED, STOPPED = 2, 75
+REFUSED = 2
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ["sweep", str(ROOT / "experiments" / "quickstart.py"), "--workdir=runs/quickstart"]
-MOST_SEEDS, MOST_AT_A_TIME, MOST_RESULTS = 10_000, 1_000, 1_000
+MOST_AT_A_TIME, MOST_RESULTS = 1_000, 1_000
 Overrides = dict[str, Any]
 
 
@@ -180,13 +181,20 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print the result as one JSON object")
         return command
 
+    def add_run(command: argparse.ArgumentParser, checkpoint: bool = False) -> None:
+        command.add_argument("--workdir", type=_path, required=True, help="the run directory")
+        if checkpoint:
+            command.add_argument(
+                "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
+            )
+
     config_help = "config file, and a row of its ROWS; --config.a.b=value changes any field but what the row sets"
     command = add(
         "train", _train, "Train and evaluate one run, or resume it.",
         "train --config=configs/scan.py:no_wo --workdir=runs/no_wo --config.model.num_heads=8",
     )  # fmt: skip
     command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
-    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
+    add_run(command)
     command.add_argument(
         "--allow-config-change", metavar="FIELD,...", default="", help="fields that may differ from the run's config"
     )
@@ -195,10 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", _evaluate, "Score a run on a split of its corpus, or on files.",
         "evaluate --workdir=runs/no_wo --checkpoint=best --split=test",
     )  # fmt: skip
-    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
-    command.add_argument(
-        "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
-    )
+    add_run(command, checkpoint=True)
     command.add_argument("--split", default="test", help="train, valid or test")
     command.add_argument("--source", type=_path, help="a file of sentences, one a line")
     command.add_argument("--reference", type=_path, help="their translations")
@@ -208,10 +213,7 @@ def _parser() -> argparse.ArgumentParser:
         "translate", _translate, "Translate standard input, a sentence a line, to standard output.",
         'translate --workdir=runs/no_wo <<< "jump twice and walk left"',
     )  # fmt: skip
-    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
-    command.add_argument(
-        "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
-    )
+    add_run(command, checkpoint=True)
     command.add_argument(
         "--nbest", type=_count(MOST_RESULTS), default=1, help="translations a sentence; above 1 with their scores"
     )
@@ -220,17 +222,14 @@ def _parser() -> argparse.ArgumentParser:
         "export", _export, "Write the parameters of a run as safetensors.",
         "export --workdir=runs/no_wo --checkpoint=best --output=no_wo.safetensors", takes_config=False,
     )  # fmt: skip
-    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
-    command.add_argument(
-        "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
-    )
+    add_run(command, checkpoint=True)
     command.add_argument("--output", type=_path, required=True, help="the file to write")
 
     command = add(
         "replay", _replay, "Take the step again at which a run diverged, and show what is not finite.",
         "replay --workdir=runs/no_wo", takes_config=False,
     )  # fmt: skip
-    command.add_argument("--workdir", type=_path, required=True, help="the run directory")
+    add_run(command)
 
     command = add(
         "score", _score, "Score given translations.",

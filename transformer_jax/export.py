@@ -8,10 +8,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from transformer_jax.checked_json import read_json
 from transformer_jax.config import to_dict
 from transformer_jax.errors import UserError
 from transformer_jax.files import write_atomically
-from transformer_jax.run.directory import RESULT, is_run_directory, read_json
+from transformer_jax.run.directory import RESULT, is_run_directory
 from transformer_jax.run.identity import read_config
 from transformer_jax.run.saved import load_params
 from transformer_jax.strict_json import to_json

@@ -94,11 +94,18 @@ def _put_on(base: Overrides, rows: Mapping[str, Any]) -> dict[str, Variant]:
     made = {}
     for name, row in rows.items():
         changes = row_overrides(name, row, config)
-        try:
+        with of_row(name):
             made[name] = Variant(name, changes, freeze({**base, **changes}))
-        except UserError as error:
-            raise UserError(f"row {name!r}: {error}") from error
     return made
+
+
+@contextlib.contextmanager
+def of_row(name: str) -> Iterator[None]:
+    """Says of which row it is that something is refused."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"row {name!r}: {error}") from error
 
 
 def _put_on_if_allowed(base: Overrides, rows: Mapping[str, Any]) -> dict[str, Variant]:

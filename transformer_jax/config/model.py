@@ -5,7 +5,7 @@ Defaults are the base row of the paper's Table 3.
 
 import dataclasses
 import typing
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transformer_jax.config.schema import LARGEST, MOST_TOKENS, WIDEST, Knob, knob
 
@@ -98,7 +98,11 @@ class ModelConfig:
     )
     d_v: int | None = knob(None, "V, width of a value in one head; unset: d_model / num_heads", low=1, high=WIDEST)
     d_ff: int = knob(
-        2048, "F, inner width of the feed-forward (Section 3.3)", low=1, high=2**20, read_if=lambda c: _reads_d_ff(c)
+        2048,
+        "F, inner width of the feed-forward (Section 3.3)",
+        low=1,
+        high=2**20,
+        read_if=lambda c: _has_inner_layer(c.model),
     )
     ffn_depth: int = knob(
         2,
@@ -116,14 +120,14 @@ class ModelConfig:
         low=0,
         high=0.99,
         traced=True,
-        read_if=lambda c: c.model.feed_forward != "none" and c.model.ffn_depth >= 2,
+        read_if=lambda c: _has_inner_layer(c.model),
     )
     positions: str = knob("sinusoidal", "Section 3.5; slot POSITIONS")
     feed_forward: str = knob("relu", "Eq. 2; slot FEED_FORWARDS")
     residual: Literal["post_norm", "pre_norm", "none"] = knob("post_norm", "Section 3.1: LayerNorm(x + Sublayer(x))")
     norm: Literal["layer_norm", "rms_norm", "none"] = knob("layer_norm", "the normalisation of the residual stream")
     norm_epsilon: float = knob(
-        1e-6, "added to the variance (left open by the paper)", low=0, high=1, read_if=lambda c: _has_norm(c)
+        1e-6, "added to the variance (left open by the paper)", low=0, high=1, read_if=lambda c: _has_norm(c.model)
     )
     dtype: Literal["float32", "bfloat16"] = knob(
         "float32", "of activations; parameters, softmax and losses stay float32"
@@ -161,12 +165,11 @@ class TransformerConfig(ModelConfig):
     attention: PlacedAttentionSlots = dataclasses.field(default_factory=PlacedAttentionSlots)
 
 
-def _reads_d_ff(config: Any) -> bool:
-    return config.model.feed_forward != "none" and config.model.ffn_depth >= 2
+def _has_inner_layer(model: ModelConfig) -> bool:
+    return model.feed_forward != "none" and model.ffn_depth >= 2
 
 
-def _has_norm(config: Any) -> bool:
-    model = config.model
+def _has_norm(model: ModelConfig) -> bool:
     return model.norm != "none" or any(attention_at(model, place).qk_norm != "none" for place in model.places)
 
 

@@ -92,12 +92,6 @@ def check_value(field: Field, value: Any) -> Any:
         raise UserError(f"{where} is not a finite number.")
     if isinstance(value, str) and (not value.strip() or "\0" in value):
         raise UserError(f"{where} says nothing.")
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise UserError(f"{where} is out of range: it must be {_range(low, high)}.")
+    if low is not None and high is not None and not low <= value <= high:
+        raise UserError(f"{where} is out of range: it must be from {low} to {high}.")
     return value
-
-
-def _range(low: float | None, high: float | None) -> str:
-    if high is None:
-        return f"at least {low}"
-    return f"at most {high}" if low is None else f"from {low} to {high}"

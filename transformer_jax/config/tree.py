@@ -146,8 +146,13 @@ def freeze(tree: Mapping[str, Any] | ConfigDict) -> Config:
     """
     values = flatten(tree)
     fields = chosen_schema(values)
-    base = Config(model=FAMILIES[fields["model.family"].default](), task=TASK_CONFIGS[fields["task.name"].default]())
+    base = _base(fields["model.family"].default, fields["task.name"].default)
     return derive(replace(base, values))
+
+
+def _base(family: str, task: str) -> Config:
+    """The defaults of a family and a task."""
+    return Config(model=FAMILIES[family](), task=TASK_CONFIGS[task]())
 
 
 def derive(config: Config) -> Config:
@@ -203,8 +208,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 @functools.cache
 def _defaults(family: str, task: str) -> dict[str, Any]:
-    defaults = Config(model=FAMILIES[family](), task=TASK_CONFIGS[task]())
-    return flatten(json.loads(to_json(dataclasses.asdict(defaults))))
+    return flatten(to_dict(_base(family, task)))
 
 
 def config_hash(config: Config) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from transformer_jax.checked_json import read_json
 from transformer_jax.errors import UserError
-from transformer_jax.files import find_irregular, read_bytes
+from transformer_jax.files import find_irregular
 
 FEATURES, INFO = "features.json", "dataset_info.json"
 CLASS_KEYS = ("type", "pythonClassName", "python_class_name")  # under which features.json names a class
@@ -29,18 +30,9 @@ def check_prepared(tfds: ModuleType, directory: Path) -> None:
         raise UserError(f"{found}; a prepared TFDS set holds files alone.")
     for path in paths:
         if path.name in (FEATURES, INFO):
-            content = _read(path)
+            content = read_json(path)
         if path.name == FEATURES:
             _check_classes(tfds, path, content)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(read_bytes(path).decode())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({type(error).__name__}).") from error
 
 
 def _check_classes(tfds: ModuleType, path: Path, content: Any) -> None:

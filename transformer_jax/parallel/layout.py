@@ -161,16 +161,28 @@ def make_layout(config: Config, lanes: int = 1) -> Layout:
     """The layout that `config.parallel` describes, on the devices there are.
 
     Raises:
-      UserError: more devices asked for than there are, or a count that does not divide `data.batch_multiple`.
+      UserError: more devices asked for than there are, a count that does not divide `data.batch_multiple`, or
+        lanes that cannot be.
     """
+    if lanes > 1:
+        _check_lanes(config)
     devices = _device_count(config)
     if config.parallel.strategy == "pmap":
         if config.train.deterministic:
             raise UserError("train.deterministic = True needs parallel.strategy = 'jit', not 'pmap'.")
-        if lanes > 1:
-            raise UserError("parallel.strategy = 'pmap' trains one run at a time: lanes need 'jit'.")
         return PmapLayout(devices)
     return JitLayout(devices, lanes, config.train.deterministic)
+
+
+def _check_lanes(config: Config) -> None:
+    generator = jax.random.key_impl(jax.random.key(0))
+    if generator != "threefry2x32":
+        raise UserError(
+            f"Lanes need JAX's random generator threefry2x32, but JAX_DEFAULT_PRNG_IMPL chose {generator}: "
+            "with that a lane draws other numbers than the run alone."
+        )
+    if config.parallel.strategy == "pmap":
+        raise UserError("parallel.strategy = 'pmap' trains one run at a time: lanes need 'jit'.")
 
 
 def _device_count(config: Config) -> int:

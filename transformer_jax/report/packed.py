@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.report.results import STATUSES, Row, Run, Sweep, curves_of, make_run
-from transformer_jax.report.untrusted import UnreadableError, printable, read_object, text_of
+from transformer_jax.report.untrusted import UnreadableError, lines_left_out, printable, read_object, text_of
 from transformer_jax.run.directory import (
     CONFIG,
     DATA,
@@ -59,9 +59,9 @@ def _read_lines(path: Path, is_whole: Callable[[Json], bool]) -> tuple[list[Json
         lines = [_printable(line) for line in read_json_lines(path)]
     except OSError as error:
         return [], f"{path.name}: cannot be read ({error.strerror})"
-    damaged = [str(number) for number, line in enumerate(lines, 1) if line is None or not is_whole(line)]
-    problem = f"{path.name}: unreadable lines left out: {', '.join(damaged)}" if damaged else ""
-    return [line for line in lines if line is not None and is_whole(line)], problem
+    damaged = [number for number, line in enumerate(lines, 1) if line is None or not is_whole(line)]
+    whole = [line for line in lines if line is not None and is_whole(line)]
+    return whole, lines_left_out(path.name, damaged)
 
 
 def _printable(line: Json | None) -> Json | None:

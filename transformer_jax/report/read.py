@@ -12,7 +12,7 @@ from typing import Any
 from transformer_jax.errors import UserError
 from transformer_jax.report.packed import is_packed, read_packed_runs
 from transformer_jax.report.results import Curves, Row, Run, Sweep, curves_of, make_run, metric_value, skipped_text
-from transformer_jax.report.untrusted import UnreadableError, printable, read_object, text_of
+from transformer_jax.report.untrusted import UnreadableError, lines_left_out, printable, read_object, text_of
 from transformer_jax.run.directory import (
     CONFIG,
     ERROR,
@@ -162,8 +162,7 @@ def _read_curves(path: Path) -> tuple[Curves, str]:
         curves = curves_of(lines)
     except OSError as error:
         return {}, f"{path.name}: cannot be read ({error.strerror})"
-    problem = f"{path.name}: unreadable lines left out: {', '.join(map(str, damaged))}" if damaged else ""
-    return curves, problem
+    return curves, lines_left_out(path.name, damaged)
 
 
 def _field(path: Path, data: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ def printable(content: Any) -> Any:
     if isinstance(content, list):
         return [printable(value) for value in content]
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", content) if isinstance(content, str) else content
+
+
+def lines_left_out(file: str, damaged: Sequence[int]) -> str:
+    """What could not be read of a file of lines; "" where all could."""
+    return f"{file}: unreadable lines left out: {', '.join(map(str, damaged))}" if damaged else ""
 
 
 def text_of(data: Mapping[str, Any], name: str) -> str:

@@ -18,6 +18,7 @@ SWEEP, RUNS = "sweep.json", "runs"
 SWEEP_SCHEMA = 1
 PACKED_RUNS, PACKED_CURVES = "runs.jsonl", "curves.jsonl"  # in place of RUNS; see report/packed.py
 MOST_COUNT = 10**15
+MOST_SEEDS = 10_000  # of a sweep
 
 
 def run_directory_of(sweep: Path, row: str, seed: int) -> Path:
@@ -48,16 +49,6 @@ def check_entries(directory: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Writes all of the file or nothing of it."""
     write_atomically(path, (to_json(content, indent=1) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; UserError if it cannot be read."""
-    try:
-        return json.loads(read_bytes(path).decode())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({type(error).__name__}).") from error
 
 
 def write_lines(path: Path, lines: list[str]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from transformer_jax.checked_json import read_json
 from transformer_jax.errors import UserError
-from transformer_jax.run.directory import NONFINITE, read_json, write_json
+from transformer_jax.run.directory import NONFINITE, write_json
 from transformer_jax.training.step import GUARDED
 
 

@@ -5,10 +5,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from transformer_jax.checked_json import checked
+from transformer_jax.checked_json import checked, read_json
 from transformer_jax.config import Config, config_hash, flatten, freeze, to_dict
 from transformer_jax.errors import UserError
-from transformer_jax.run.directory import CONFIG, DATA, RESULT, check_entries, read_json, write_json
+from transformer_jax.run.directory import CONFIG, DATA, RESULT, check_entries, write_json
 
 NUMERICS = 2
 """To be raised with every change after which the same config gives other numbers, a changed default among them: older

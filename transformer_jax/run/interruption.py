@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-ABORTED = 130
-"""Exit status of a process that was stopped at once."""
+STOPPED, ABORTED = 75, 130
+"""Exit status of a process that was asked to stop and saved its state (EX_TEMPFAIL), and of one stopped at once."""
 
 
 class Interruption(Exception):  # noqa: N818 - nothing went wrong

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -39,7 +40,7 @@ class Progress:
     evaluations_since_best: int = 0
     seconds: float = 0.0
     open: bool = True
-    status: str = "finished"
+    status: Literal["finished", "diverged"] = "finished"
     last_step: int = 0
 
     @classmethod
@@ -92,19 +93,8 @@ class Progress:
             self.open, self.last_step = False, step
 
 
-_KINDS: dict[str, Any] = {
-    "executions": list[dict[str, Any]],
-    "lines": int,
-    "window": dict[str, tuple[float | None, float]],
-    "window_seconds": float,
-    "best_value": float | None,
-    "best_step": int | None,
-    "evaluations_since_best": int,
-    "seconds": float,
-    "open": bool,
-    "status": Literal["finished", "diverged"],
-    "last_step": int,
-}
+_KINDS = typing.get_type_hints(Progress) | {"window": dict[str, tuple[float | None, float]]}
+"""The types of its fields as JSON: a pair that is changed in place is a list of two, and may have lost its sum."""
 
 
 def is_finite(totals: Mapping[str, tuple[float, float]]) -> bool:

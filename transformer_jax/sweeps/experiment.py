@@ -10,10 +10,9 @@ from typing import Any
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.loading import Variant, base_values, load_module, put_on
+from transformer_jax.run.directory import MOST_SEEDS
 from transformer_jax.tasks import task_of
 from transformer_jax.tasks.task import higher_is_better
-
-MOST_SEEDS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)

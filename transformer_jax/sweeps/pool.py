@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from transformer_jax.checked_json import read_json
 from transformer_jax.compilation import available_cpus
 from transformer_jax.errors import UserError
 from transformer_jax.processes import of_this_code
 from transformer_jax.report.wording import seconds_text
-from transformer_jax.run.directory import ERROR, RESULT, is_settled, read_json, write_json
+from transformer_jax.run.directory import ERROR, RESULT, is_settled, write_json
 from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.sweeps.worker import UNFORESEEN, Task, write_task
 

@@ -1,18 +1,19 @@
 """Runs a sweep: every row, every seed, each in its own directory; what is finished is left alone."""
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from transformer_jax.checked_json import read_json
 from transformer_jax.compilation import QUICK_COMPILATION, available_cpus, known_flags
 from transformer_jax.config import Resolved, with_values
 from transformer_jax.data import Dataset, make_dataset, make_plan
 from transformer_jax.errors import UserError
+from transformer_jax.loading import of_row
 from transformer_jax.report.packed import is_packed
 from transformer_jax.report.read import MOST_RUNS, read_sweep
 from transformer_jax.report.wording import count
@@ -23,7 +24,6 @@ from transformer_jax.run.directory import (
     SWEEP,
     SWEEP_SCHEMA,
     is_run_directory,
-    read_json,
     run_directory_of,
     write_json,
 )
@@ -139,7 +139,7 @@ class _Row:
     @classmethod
     def of(cls, variant: Variant, dataset: Dataset) -> "_Row":
         """Refused as the program of its runs would refuse it, which is too late."""
-        with _of_row(variant.name):
+        with of_row(variant.name):
             resolved = resolve_for_machine(variant.config, dataset.assets)
         return cls(variant, resolved, dataset.fingerprint, count_parameters(resolved))
 
@@ -184,16 +184,8 @@ def _reuse(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, started: b
             say(f"[{run.row} seed {run.config.seed}] is known already: reused from {found}")
 
 
-@contextlib.contextmanager
-def _of_row(name: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"row {name!r}: {error}") from error
-
-
 def _validate(variant: Variant, scale: Scale) -> None:
-    with _of_row(variant.name):
+    with of_row(variant.name):
         validate(variant.config)
     split, _, metric = scale.metric.partition("/")
     measured = measured_names(task_of(variant.config), variant.config.evaluate.metrics)

@@ -15,17 +15,16 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformer_jax.checked_json import read_json
 from transformer_jax.compilation import use_cpus, use_persistent_cache
 from transformer_jax.config import Config, freeze, to_dict
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import Program, compile_program
-from transformer_jax.run.directory import ERROR, read_json, write_json
-from transformer_jax.run.interruption import Interruption
+from transformer_jax.run.directory import ERROR, write_json
+from transformer_jax.run.interruption import STOPPED, Interruption
 from transformer_jax.run.resolve import load_assets
 from transformer_jax.run.train import train_lanes
 
-STOPPED = 75
-"""Exit status of a run that was asked to stop and saved its state (EX_TEMPFAIL)."""
 UNFORESEEN = 70
 """Exit status after an error that was not foreseen: what comes next deserves a new process (EX_SOFTWARE)."""
 
