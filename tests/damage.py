@@ -47,7 +47,7 @@ def _fields(path: Path, rng: random.Random, files: list[Path]) -> str:
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.suffix == ".jsonl" else None
         tree = rng.choice(lines) if lines else json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return _bytes(path, rng, files)
     changed = []
     for _ in range(rng.choice([1, 1, 1, 2, 5])):

@@ -5,6 +5,7 @@ The options come from the parser and the fields from the schema, so a new one is
 
 import argparse
 import io
+import random
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,34 @@ def test_any_value_of_any_field_is_taken_or_refused_in_a_sentence(path, called):
             called("train", {**GOOD["train"], f"--config.{path}": value})
             if not path.startswith(saved.FIXED_BY_TRAINING):
                 called("evaluate", {**GOOD["evaluate"], f"--config.{path}": value})
+
+
+def command_line(rng: random.Random) -> tuple[str, dict[str, str]]:
+    """Several such values together; now and then something that is needed is left out."""
+    command = rng.choice(sorted(GOOD))
+    given = {name: value for name, value in GOOD[command].items() if rng.random() < 0.95}
+    names = [a.option_strings[0] if a.option_strings else a.dest for c, a in options() if c == command]
+    names += [f"--config.{path}" for path in rng.sample(sorted(FIELDS), 5)]
+    for name in rng.sample(names, rng.choice([1, 2, 3])):
+        given[name] = rng.choice(sorted(VALUES.values()))
+    return command, given
+
+
+def check_lines(seeds: range, called) -> None:
+    for seed in seeds:
+        try:
+            called(*command_line(random.Random(seed)))
+        except (Exception, SystemExit) as error:
+            raise AssertionError(f"seed {seed}: {command_line(random.Random(seed))!r:.500}") from error
+
+
+@pytest.mark.filterwarnings("error")
+def test_command_lines_of_many_such_values(called):
+    check_lines(range(200), called)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("thousand", range(1, 6))
+def test_thousands_of_command_lines(thousand, called):
+    check_lines(range(1000 * thousand, 1000 * thousand + 1000), called)
