@@ -84,11 +84,25 @@ def logits(
     return nn.apply(call, build_model(config.model).module)({"params": params}, rngs=rngs)
 
 
-def shapes_in_training(config: Config, inputs_BS: Any, targets_BT: Any) -> tuple[Any, Any]:
+def shapes_in_training(config: Config) -> tuple[Any, Any]:
     """Abstract logits and variables of a model that is initialised with its dropout on."""
-    key, batch = jax.random.key(0), {"inputs": inputs_BS, "targets": targets_BT}
+    key, batch = jax.random.key(0), task_of(config).example_batch(config)
     rngs = {"params": key, "dropout": key}
     return jax.eval_shape(lambda: build_model(config.model).module.init_with_output(rngs, batch))
+
+
+def embedded(config: Config, params: Any, batch: Any) -> list[np.ndarray]:
+    """The tokens that the model embeds, side after side; the last are those whose successors it predicts."""
+    found = []
+
+    def look(function: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, Embedding) and context.method_name == "__call__":
+            found.append(np.asarray(args[0]))
+        return function(*args, **kwargs)
+
+    with nn.intercept_methods(look), jax.disable_jit():
+        build_model(config.model).apply(params, batch)
+    return found
 
 
 @contextlib.contextmanager
@@ -108,13 +122,20 @@ def added_to_embeddings(*added_BTD: Any) -> Iterator[None]:
 # --- Decoding ---
 
 
-def step_by_step(config: Config, params: Any, inputs_BS: Any, tokens_BT: Any, max_length: int) -> tuple[Any, int]:
-    """[B, T, C], each from the token before and the cache; and how many tokens the cache then says it holds."""
+def step_by_step(
+    config: Config, params: Any, batch: Any, tokens_BT: Any, max_length: int, at_once: int = 0
+) -> tuple[Any, int]:
+    """[B, T, C], each from the token before and the cache; and how many tokens the cache then says it holds.
+
+    `at_once`: so many tokens at the beginning are read together.
+    """
     model = build_model(config.model)
-    batch = {"inputs": jnp.asarray(inputs_BS)}
     context, cache = jax.jit(model.start, static_argnums=(2, 3))(params, batch, 1, max_length)
     step, steps = jax.jit(model.step), []
-    for t in range(tokens_BT.shape[1]):
+    if at_once:
+        logits_BTC, cache = model.read(params, jnp.asarray(tokens_BT[:, :at_once]), context, cache)
+        steps.append(logits_BTC)
+    for t in range(at_once, tokens_BT.shape[1]):
         logits_BC, cache = step(params, jnp.asarray(tokens_BT[:, t]), context, cache)
         steps.append(logits_BC[:, None])
     return np.concatenate(steps, axis=1), int(cache["length"])

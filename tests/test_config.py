@@ -13,6 +13,7 @@ import tiny
 from transformer_jax.config import (
     FAMILIES,
     FIELDS,
+    TASK_CONFIGS,
     Config,
     attention_at,
     check_value,
@@ -28,7 +29,6 @@ from transformer_jax.config import (
     value_at,
     with_values,
 )
-from transformer_jax.config.rooms import TASK_CONFIGS
 from transformer_jax.errors import UserError
 from transformer_jax.tasks import TASKS
 

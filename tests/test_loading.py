@@ -159,8 +159,9 @@ def test_an_override_that_says_what_the_row_says_is_no_contradiction(tmp_path):
     ],
 )
 def test_overrides_have_the_type_of_their_field(argument, value):
-    path, found = parse_override(argument)
+    path, read = parse_override(argument)
     assert argument.startswith(f"--config.{path}=")
+    found = value_at(freeze({path: read}), path)
     assert found == value
     assert type(found) is type(value)
 

@@ -1,4 +1,4 @@
-"""A Transformer so small that its forward pass runs without being compiled, and batches for it.
+"""A model of any family so small that its forward pass runs without being compiled, and batches for it.
 
 Compiling is what costs time here. Under `jax.disable_jit()` a forward pass takes a quarter of a second for any variant,
 because the operations, once compiled, are shared by all of them.
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.config import FIELDS, Config, freeze
+from transformer_jax.config import FAMILIES, FIELDS, Config, Field, fields_of, freeze, schema
 from transformer_jax.errors import UserError
 from transformer_jax.models import build
 from transformer_jax.models.build import build_model
@@ -24,16 +24,14 @@ from transformer_jax.models.projections import PROJECTIONS
 from transformer_jax.models.scales import SCALES
 from transformer_jax.models.scores import SCORES
 from transformer_jax.models.weights import WEIGHTS
-from transformer_jax.tasks import task_of
-from transformer_jax.vocabulary import BOS, EOS, PAD
+from transformer_jax.tasks import TASKS, task_of
+from transformer_jax.tasks.made_up import made_up_sentences
 
 SIZES = {
     "model.vocab_size": 11,
     "model.d_model": 8,
     "model.num_heads": 2,
     "model.d_ff": 12,
-    "model.num_encoder_layers": 1,
-    "model.num_decoder_layers": 2,
     "data.max_length": 16,
 }
 TABLES: dict[str, Mapping[str, Any]] = {
@@ -48,13 +46,29 @@ ALONE = ("uniform",)
 """Entries that make those of other slots idle."""
 
 
+def of_family(family: str) -> dict[str, str]:
+    """What makes a config one of that family; nothing for the paper's."""
+    task = next(name for name, task in TASKS.items() if family in task.families)
+    chosen = {"model.family": family, "task.name": task}
+    return {path: name for path, name in chosen.items() if name != FIELDS[path].default}
+
+
 def config(overrides: Mapping[str, Any] | None = None) -> Config:
-    return freeze({**SIZES, **(overrides or {})})
+    """Of the family that the overrides name, else the paper's."""
+    family = of_family((overrides or {}).get("model.family", FIELDS["model.family"].default))
+    layers = {path: 1 + ("encoder" not in path) for path in fields_of(freeze(family)) if path.endswith("_layers")}
+    return freeze({**SIZES, **family, **layers, **(overrides or {})})
 
 
-def choices(path: str) -> list[Any]:
+def model_fields(family: str) -> Mapping[str, Field]:
+    """Path -> field of `model.*` of a family."""
+    fields = schema(family, of_family(family).get("task.name", FIELDS["task.name"].default))
+    return {path: field for path, field in fields.items() if path.startswith("model.")}
+
+
+def choices(path: str, fields: Mapping[str, Field] = FIELDS) -> list[Any]:
     """All values of a slot or of a field with named choices, the paper's first; [] for other fields."""
-    field = FIELDS[path]
+    field = fields[path]
     name = path.rpartition(".")[2]
     for slot, table in TABLES.items():
         if path == slot or (path.startswith("model.attention.") and slot == f"model.attention.{name}"):
@@ -89,18 +103,18 @@ def params(config: Config, seed: int = 0) -> Any:
 
 def sentences(lengths: list[int], width: int, seed: int = 0, vocab_size: int = 11) -> np.ndarray:
     """int32[B, width]: random words, EOS, padding."""
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(max(PAD, BOS, EOS) + 1, vocab_size, (len(lengths), width))
-    columns, ends = np.arange(width), np.asarray(lengths)[:, None]
-    tokens = np.where(columns == ends - 1, EOS, tokens)
-    return np.where(columns < ends, tokens, PAD).astype(np.int32)
+    return made_up_sentences(lengths, width, vocab_size, seed)
+
+
+def batch_of(config: Config, seed: int = 0, rows: int = 4) -> dict[str, np.ndarray]:
+    """Examples of the config's task: every row has another number of tokens than its neighbours."""
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(np.asarray, task_of(config).example_batch(config, rows, seed))
 
 
 def batch(seed: int = 0, rows: int = 4) -> dict[str, np.ndarray]:
-    """Sources of 1 to 6 tokens and targets of 1 to 5: every row has another number of tokens than its neighbours."""
-    inputs = [6 - i % 6 for i in range(rows)]
-    targets = [1 + (i + 2) % 5 for i in range(rows)]
-    return {"inputs": sentences(inputs, 6, seed), "targets": sentences(targets, 5, seed + 1)}
+    """Sources of 1 to 6 tokens and targets of 1 to 5."""
+    return batch_of(config(), seed, rows)
 
 
 def logits(config: Config, params: Any, batch: Mapping[str, Any], key: jax.Array | None = None) -> np.ndarray:
@@ -124,28 +138,33 @@ def accepted(config: Config) -> bool:
 
 
 def covering() -> list[dict[str, Any]]:
-    """A few overrides that together hold every entry of every slot, each where it acts."""
-    paths = [p for p in FIELDS if p.startswith("model.") and choices(p) and not _left_out(p)]
-    left = {path: [c for c in choices(path) if c != FIELDS[path].default] for path in paths}
+    """A few overrides of each family that together hold every entry of every slot, each where it acts."""
+    return [row for family in FAMILIES for row in _covering(family)]
+
+
+def _covering(family: str) -> list[dict[str, Any]]:
+    fields = model_fields(family)
+    paths = [path for path in fields if choices(path, fields) and not _left_out(path)]
+    left = {path: [c for c in choices(path, fields) if c != fields[path].default] for path in paths}
     rows = []
     for path in paths:
         for entry in [c for c in left[path] if c in ALONE]:
-            rows.append({path: entry})
+            rows.append({**of_family(family), path: entry})
             left[path].remove(entry)
     while any(left.values()):
-        row: dict[str, Any] = {}
+        row: dict[str, Any] = of_family(family)
         for path, entries in left.items():
             entry = next((e for e in entries if accepted(config({**row, path: e}))), None)
             if entry is not None:
                 row[path] = entry
                 entries.remove(entry)
-        assert row, f"no config accepts {left}"
+        assert len(row) > len(of_family(family)), f"no config accepts {left}"
         rows.append(row)
     return rows
 
 
 def _left_out(path: str) -> bool:
-    one_place = path.startswith(("model.attention.encoder.", "model.attention.decoder.", "model.attention.cross."))
+    one_place = path.startswith("model.attention.") and path.count(".") == 3
     return one_place or path in ("model.dtype", "model.decoder_mask")
 
 

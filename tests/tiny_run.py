@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from transformer_jax.checkpoint import Checkpoints
-from transformer_jax.config import Config, flatten, freeze, replace, to_dict
+from transformer_jax.config import Config, fields_of, flatten, freeze, replace, to_dict
 from transformer_jax.run import saved
 from transformer_jax.run.compile import Program, compile_program, state_template
 from transformer_jax.run.directory import CHECKPOINTS, METRICS, PREDICTIONS, RESULT
@@ -54,12 +55,18 @@ VALUES: dict[str, Any] = {
     "evaluate.decode_every": 8,
     "evaluate.checkpoint": "average:3",
 }
+OF_FAMILY: dict[str, dict[str, Any]] = {"transformer": {}}
+"""What a run of another family has in place of that."""
 SAVED = [5, 8, 10, 15, 16, 20]
 """The steps at which such a run saves."""
 
 
 def config(overrides: Mapping[str, Any] | None = None) -> Config:
-    return freeze({**VALUES, **(overrides or {})})
+    """Of the family that the overrides name, else the paper's."""
+    family = (overrides or {}).get("model.family", "transformer")
+    values = {**VALUES, **tiny.of_family(family), **OF_FAMILY[family]}
+    fields = fields_of(freeze(tiny.of_family(family)))
+    return freeze({path: value for path, value in values.items() if path in fields} | (overrides or {}))
 
 
 def write_config_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Path:
@@ -141,10 +148,10 @@ def train_here(
 
 
 @functools.cache
-def finished() -> Path:
+def finished(family: str = "transformer") -> Path:
     """The directory of a finished run. Read only: many tests look at it."""
-    workdir = Path(_temporary().name) / "finished"
-    train_here(workdir)
+    workdir = Path(_temporary().name) / f"finished-{family}"
+    train_here(workdir, compiled=program(model__family=family))
     return workdir
 
 

@@ -15,10 +15,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from transformer_jax.config import (
-    FIELDS,
     Config,
     Field,
-    check_value,
+    every_field,
     field_at,
     fields_of,
     flatten,
@@ -150,7 +149,7 @@ def _describe(error: BaseException) -> str:
     """What went wrong, shortened."""
     message = " ".join(str(error).split())
     if unknown := re.search('Key "(.*?)" does not exist', message):  # ConfigDict adds all of its content
-        message = unknown[0] + did_you_mean(unknown[1], {path.rpartition(".")[2] for path in FIELDS})
+        message = unknown[0] + did_you_mean(unknown[1], {path.rpartition(".")[2] for path in every_field()})
     message = message if len(message) < 400 else f"{message[:400]} ..."
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
@@ -189,16 +188,18 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def parse_override(argument: str) -> tuple[str, Any]:
-    """``--config.a.b=value`` as path and value of the field's type; ``null`` unsets.
+    """``--config.a.b=value`` as path and value, read as the field's type; ``null`` unsets.
+
+    Whether the config has that field, and allows the value, is seen where the value is put on it.
 
     Raises:
-      UserError: there is no such field, or the value is not of its type.
+      UserError: no config has such a field.
     """
     path, equals, text = argument.removeprefix("--config.").partition("=")
-    field = field_at(path)
+    field = field_at(path, every_field())
     if not equals:
         raise UserError(f"{argument}: give it a value: {argument}=VALUE.")
-    return path, check_value(field, _parse(field, text))
+    return path, _parse(field, text)
 
 
 def _parse(field: Field, text: str) -> Any:

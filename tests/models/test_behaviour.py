@@ -10,62 +10,68 @@ import numpy as np
 import pytest
 import tiny
 
+from transformer_jax.config import FAMILIES
+from transformer_jax.models.build import build_model
 from transformer_jax.models.positions import POSITIONS
-from transformer_jax.models.tokens import shift_right, tokens_of
 
+EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+UNMASKED = pytest.mark.parametrize("family", [f for f in FAMILIES if "model.decoder_mask" in tiny.model_fields(f)])
 COVERING = pytest.mark.parametrize("overrides", tiny.covering(), ids=tiny.name)
 
 
 def influence(config, params, batch, t):
-    """float[B, S] and float[B, T]: size of the gradient of the logits at `t` by each source and target embedding."""
-    batch = jax.tree.map(jnp.asarray, batch)
-    rows, T = batch["targets"].shape
-    S, D = batch["inputs"].shape[1], config.model.d_model
+    """Side after side: the tokens that are embedded, and the size of the gradient of the logits at `t` by each."""
+    batch, sides = jax.tree.map(jnp.asarray, batch), inside.embedded(config, params, batch)
     weights_C = jnp.asarray(np.random.default_rng(5).normal(size=config.model.vocab_size), jnp.float32)
-    decoder_inputs = shift_right(tokens_of(batch, "targets")).ids
 
-    def combination(source_BSD, target_BTD, params):
-        with inside.added_to_embeddings(source_BSD, target_BTD):
-            logits = inside.logits(config, params, batch["inputs"], decoder_inputs)
+    def combination(added, params):
+        with inside.added_to_embeddings(*added):
+            logits = build_model(config.model).apply(params, batch)
         return jnp.sum(logits[:, t] @ weights_C)
 
-    gradients = jax.jit(jax.grad(combination, (0, 1)))(jnp.zeros((rows, S, D)), jnp.zeros((rows, T, D)), params)
-    return [np.abs(np.asarray(g)).sum(-1) for g in gradients]
+    zeros = [jnp.zeros((*tokens.shape, config.model.d_model)) for tokens in sides]
+    gradients = jax.jit(jax.grad(combination))(zeros, params)
+    return [(tokens, np.abs(np.asarray(g)).sum(-1)) for tokens, g in zip(sides, gradients, strict=True)]
 
 
 @COVERING
 def test_logits_depend_on_every_token_up_to_theirs_and_on_no_other(overrides):
+    """And on every word of the sides that are read before: all of a source."""
     config = tiny.config(overrides)
-    batch, t = tiny.batch(), 1
-    source_BS, target_BT = influence(config, tiny.params(config), batch, t)
-    decodes_B1 = batch["targets"][:, t, None] != 0  # the logits of padding are not used
-    words_BS, past_BT = (batch["inputs"] != 0) & decodes_B1, (np.arange(5) <= t) & decodes_B1
-    assert np.all(source_BS[decodes_B1 & ~words_BS] == 0), "padding of the source is seen"
-    assert np.all(target_BT[decodes_B1 & ~past_BT] == 0), "a later token is seen"
-    if overrides.get("model.attention.weights") != "sparsemax":  # which leaves tokens out by its nature
-        assert np.all(source_BS[words_BS] > 0)
-        assert np.all(target_BT[past_BT] > 0)
+    batch, t = tiny.batch_of(config), 1
+    *sources, (read_BT, target_BT) = influence(config, tiny.params(config), batch, t)
+    predicts_B1 = batch["targets"][:, t, None] != 0  # the logits of padding are not used
+    past_BT = (np.arange(read_BT.shape[1]) <= t) & predicts_B1
+    sees_all = overrides.get("model.attention.weights") != "sparsemax"  # which leaves tokens out by its nature
+    for tokens_BS, source_BS in sources:
+        words_BS = (tokens_BS != 0) & predicts_B1
+        assert np.all(source_BS[predicts_B1 & ~words_BS] == 0), "padding of the source is seen"
+        assert np.all(source_BS[words_BS] > 0) or not sees_all
+    assert predicts_B1.any()
+    assert np.all(target_BT[predicts_B1 & ~past_BT] == 0), "a later token is seen"
+    assert np.all(target_BT[past_BT] > 0) or not sees_all
 
 
-def test_without_its_mask_the_decoder_sees_the_answer():
-    batch, t = tiny.batch(), 1
-    leaking = tiny.config({"model.decoder_mask": "none"})
-    _, target_BT = influence(leaking, tiny.params(leaking), batch, t)
-    later = (np.arange(5) > t) & (batch["targets"] != 0) & (batch["targets"][:, t] != 0)[:, None]
+@UNMASKED
+def test_without_its_mask_the_decoder_sees_the_answer(family):
+    leaking = tiny.config({"model.family": family, "model.decoder_mask": "none"})
+    batch, t = tiny.batch_of(leaking), 1
+    *_, (_, target_BT) = influence(leaking, tiny.params(leaking), batch, t)
+    predicts_B1 = (batch["targets"][:, t] != 0)[:, None]
+    later = (np.arange(target_BT.shape[1]) > t) & (batch["targets"] != 0) & predicts_B1
     assert later.any()
     assert np.all(target_BT[later] > 0)
-    assert np.all(target_BT[(batch["targets"] == 0) & (batch["targets"][:, t] != 0)[:, None]] == 0)
+    assert np.all(target_BT[(batch["targets"] == 0) & predicts_B1] == 0)
 
 
 @COVERING
 def test_a_packed_row_gives_the_logits_of_its_sentences_alone(overrides):
     config = tiny.config(overrides)
-    params = tiny.params(config)
-    lengths = [([3, 2, 1, 4], [2, 3, 1, 4]), ([3, 3, 4, 2], [3, 1, 4, 1])]
-    alone = [{"inputs": tiny.sentences(i, 6, 8), "targets": tiny.sentences(t, 5, 9)} for i, t in lengths]
-    together = tiny.logits(config, params, packed(alone))
-    starts = [np.zeros(4, int), np.asarray(lengths[0][1])]
-    for batch, start_B in zip(alone, starts, strict=True):
+    params, first, second = tiny.params(config), tiny.batch_of(config, seed=8), tiny.batch_of(config, seed=9)
+    second = {side: rows[::-1] for side, rows in second.items()}  # of other lengths
+    together = tiny.logits(config, params, packed([first, second]))
+    starts = [np.zeros(4, int), (first["targets"] != 0).sum(-1)]
+    for batch, start_B in zip((first, second), starts, strict=True):
         apart = tiny.logits(config, params, batch)
         for row, (start, length) in enumerate(zip(start_B, (batch["targets"] != 0).sum(-1), strict=True)):
             got = together[row, start : start + length]
@@ -75,7 +81,8 @@ def test_a_packed_row_gives_the_logits_of_its_sentences_alone(overrides):
 def packed(batches):
     """One batch whose row i holds the sentences that are row i of each of `batches`."""
     out = {}
-    for side, width in (("inputs", 6), ("targets", 5)):
+    for side in batches[0]:
+        width = sum(batch[side].shape[1] for batch in batches)
         rows = [pack([batch[side][row] for batch in batches], width) for row in range(4)]
         out |= {side + part: np.stack([r[i] for r in rows]) for i, part in enumerate(("", "_segments", "_positions"))}
     return out
@@ -95,11 +102,24 @@ def pack(sentences, width):
 @COVERING
 def test_decoding_step_by_step_gives_the_logits_of_the_whole(overrides):
     config = tiny.config(overrides)
-    params, inputs, tokens = tiny.params(config), tiny.batch()["inputs"], tiny.sentences([3] * 4, 3, seed=7)
-    steps, held = inside.step_by_step(config, params, inputs, tokens, max_length=4)
-    whole = jax.jit(lambda params: inside.logits(config, params, inputs, tokens))(params)
-    np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-4)
-    assert held == 3
+    params, batch = tiny.params(config), tiny.batch_of(config)
+    tokens = inside.embedded(config, params, batch)[-1]
+    steps, held = inside.step_by_step(config, params, batch, tokens, max_length=7)
+    whole = jax.jit(build_model(config.model).apply)(params, batch)
+    real = batch["targets"] != 0
+    np.testing.assert_allclose(steps[real], np.asarray(whole)[real], rtol=1e-4, atol=1e-4)
+    assert held == tokens.shape[1]
+
+
+@EVERY_FAMILY
+def test_tokens_that_are_known_are_read_at_once(family):
+    config = tiny.config({"model.family": family})
+    params, batch = tiny.params(config), tiny.batch_of(config)
+    tokens = inside.embedded(config, params, batch)[-1]
+    steps, _ = inside.step_by_step(config, params, batch, tokens, max_length=7)
+    at_once, held = inside.step_by_step(config, params, batch, tokens, max_length=7, at_once=3)
+    np.testing.assert_allclose(at_once, steps, rtol=1e-4, atol=1e-4)
+    assert held == tokens.shape[1]
 
 
 ABSOLUTE = {"sinusoidal", "learned", "index", "log_index"}
@@ -119,11 +139,11 @@ def test_relative_schemes_see_distances_alone_and_absolute_ones_where_a_token_st
     assert np.allclose(logits(0), logits(7), rtol=1e-4, atol=1e-4) == (name not in ABSOLUTE)
 
 
-def test_a_model_trained_without_mask_decodes_causally():
-    leaking, causal = (tiny.config({"model.decoder_mask": mask}) for mask in ("none", "causal"))
-    params = tiny.params(causal)
-    batch = tiny.batch()
+@UNMASKED
+def test_a_model_trained_without_mask_decodes_causally(family):
+    leaking, causal = (tiny.config({"model.family": family, "model.decoder_mask": mask}) for mask in ("none", "causal"))
+    params, batch = tiny.params(causal), tiny.batch_of(causal)
     assert not np.allclose(tiny.logits(leaking, params, batch), tiny.logits(causal, params, batch))
     tokens = np.full((4, 2), 5)
-    steps = [inside.step_by_step(config, params, batch["inputs"], tokens, 4)[0] for config in (leaking, causal)]
+    steps = [inside.step_by_step(config, params, batch, tokens, 4)[0] for config in (leaking, causal)]
     np.testing.assert_array_equal(steps[0], steps[1])

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tiny
 
-from transformer_jax.config import FIELDS, is_read, replace, value_at, with_values
+from transformer_jax.config import FAMILIES, fields_of, is_read, replace, value_at, with_values
 
 ONE_CHOICE = {"model.family"}
 PLACES = [f"model.attention.{place}" for place in ("encoder", "decoder", "cross")]
 NUMBERS = {"model.d_k": [6], "model.d_v": [6], "model.source_vocab_size": [17], "model.norm_epsilon": [0.5]}
+EVERY_FIELD = [(family, path) for family in FAMILIES for path in tiny.model_fields(family) if path not in ONE_CHOICE]
 CONDITIONS = [  # in this config that field is read, or not
     ("model.attention.scale_value", {"model.attention.scale": "constant"}, True),
     ("model.attention.scale_value", {"model.attention.decoder.scale": "constant"}, True),
@@ -48,22 +49,29 @@ CONDITIONS = [  # in this config that field is read, or not
     ("model.norm_epsilon", {"model.norm": "none", "model.attention.decoder.qk_norm": "rms_norm"}, True),
 ]
 
+CONDITIONS_OF = [
+    (family, path, overrides, read)
+    for family in FAMILIES
+    for path, overrides, read in CONDITIONS
+    if {path, *overrides} <= tiny.model_fields(family).keys()
+]
+
 
 def alternatives(path, config):
     """Other values of a field than the one it has, or inherits."""
     place = next((place for place in PLACES if path.startswith(f"{place}.")), "model.attention")
     value = value_at(config, path.replace(place, "model.attention"))
-    if choices := tiny.choices(path):
+    if choices := tiny.choices(path, fields_of(config)):
         return [choice for choice in choices if choice != value]
     if path in NUMBERS:
         return NUMBERS[path]
-    return [value / 2 + 0.2] if FIELDS[path].base_type is float else [2 * value]
+    return [value / 2 + 0.2] if fields_of(config)[path].base_type is float else [2 * value]
 
 
 @functools.cache
 def computed(config):
     """Loss and token count of a step, dropout on; the loss is not averaged, so that nothing small is lost."""
-    batch = jax.tree.map(jnp.asarray, tiny.batch())
+    batch = jax.tree.map(jnp.asarray, tiny.batch_of(config))
     with jax.disable_jit():
         totals = tiny.totals(config, tiny.params(config), batch, jax.random.key(1))
     return float(totals["loss"][0]), float(totals["nll"][0])
@@ -73,28 +81,30 @@ def differs(config, other):
     return tiny.shapes(config) != tiny.shapes(other) or computed(config) != computed(other)
 
 
-@pytest.mark.parametrize("path", [path for path in FIELDS if path.startswith("model.") and path not in ONE_CHOICE])
-def test_field_of_the_base(path):
-    check(path, tiny.config())
+@pytest.mark.parametrize(("family", "path"), EVERY_FIELD)
+def test_field_of_the_base(family, path):
+    check(path, tiny.config({"model.family": family}))
 
 
-@pytest.mark.parametrize(("path", "overrides", "read"), CONDITIONS)
-def test_field_that_is_read_under_a_condition(path, overrides, read):
-    config = tiny.config(overrides)
-    assert is_read(FIELDS[path], config) == read
+@pytest.mark.parametrize(("family", "path", "overrides", "read"), CONDITIONS_OF)
+def test_field_that_is_read_under_a_condition(family, path, overrides, read):
+    config = tiny.config({"model.family": family, **overrides})
+    assert is_read(fields_of(config)[path], config) == read
     check(path, config)
 
 
-def test_every_condition_is_seen_true_and_false():
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_condition_is_seen_true_and_false(family):
     """Those of one place have the condition of all."""
-    conditional = {p for p, f in FIELDS.items() if p.startswith("model.") and f.knob.read_if is not None}
-    for path in conditional - {p for p in FIELDS if p.startswith(tuple(PLACES))}:
-        seen = {read for tried, _, read in CONDITIONS if tried == path}
-        assert seen | {is_read(FIELDS[path], tiny.config())} == {True, False}, path
+    fields, base = tiny.model_fields(family), tiny.config({"model.family": family})
+    conditional = {path for path, field in fields.items() if field.knob.read_if is not None}
+    for path in conditional - {path for path in fields if path.startswith(tuple(PLACES))}:
+        seen = {read for of, tried, _, read in CONDITIONS_OF if (of, tried) == (family, path)}
+        assert seen | {is_read(fields[path], base)} == {True, False}, path
 
 
 def check(path, config):
-    read = is_read(FIELDS[path], config)
+    read = is_read(fields_of(config)[path], config)
     tried = [replace(config, {path: value}) for value in alternatives(path, config)]
     tried = [other for other in tried if tiny.accepted(other)]
     assert tried, f"no other value of {path} is accepted"
@@ -108,11 +118,14 @@ def test_label_smoothing_changes_the_loss_and_not_the_nll():
     assert nll == other_nll
 
 
-@pytest.mark.parametrize("path", [path for path, f in FIELDS.items() if f.knob.traced and path.startswith("model.")])
-def test_a_traced_number_gives_what_the_constant_gives(path):
-    config = tiny.config({"model.attention.scale": "constant", path: 0.3})
+TRACED = [(family, path) for family, path in EVERY_FIELD if tiny.model_fields(family)[path].knob.traced]
+
+
+@pytest.mark.parametrize(("family", "path"), TRACED)
+def test_a_traced_number_gives_what_the_constant_gives(family, path):
+    config = tiny.config({"model.family": family, "model.attention.scale": "constant", path: 0.3})
     traced = with_values(config, {path: jnp.float32(0.3)})
-    batch, params = jax.tree.map(jnp.asarray, tiny.batch()), tiny.params(config)
+    batch, params = jax.tree.map(jnp.asarray, tiny.batch_of(config)), tiny.params(config)
     with jax.disable_jit():
         loss, _ = tiny.totals(traced, params, batch, jax.random.key(1))["loss"]
     assert float(loss) == pytest.approx(computed(config)[0], rel=1e-5)

@@ -4,6 +4,7 @@ python eight_devices.py FILE.npz
 """
 
 import functools
+import itertools
 import sys
 from pathlib import Path
 
@@ -15,28 +16,29 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import tiny
 
-from transformer_jax.config import freeze
+from transformer_jax.config import FAMILIES, freeze
 from transformer_jax.models.build import build_model
 from transformer_jax.parallel.layout import JitLayout, PmapLayout, make_layout
-from transformer_jax.tasks import TASKS
+from transformer_jax.tasks import TASKS, task_of
 from transformer_jax.training.optimizer import build_optimizer
 from transformer_jax.training.state import Lane, TrainState
 from transformer_jax.training.step import build_steps
+from transformer_jax.vocabulary import NUM_SPECIALS, PAD
 
 STEPS = 10
 TRANSLATION = TASKS["translation"]
 SGD = {"optimizer.name": "sgd", "optimizer.schedule": "constant", "optimizer.learning_rate": 0.5}
-CONFIG = tiny.config({"model.num_decoder_layers": 1, **SGD})
+CONFIGS = {family: tiny.config({"model.family": family, **SGD}) for family in FAMILIES}
 LAYOUTS = {"jit_1": lambda: JitLayout(1), "jit_8": lambda: JitLayout(8), "pmap_8": lambda: PmapLayout(8)}
 UNEVEN = [5, 5, 5, 4, 1, 1, 0, 0, 1, 2, 3, 1, 5, 1, 1, 0]
 """Target tokens of each row; a device has two rows, and one of them nothing but padding."""
 
 
-def batch_at(t):
-    return {
-        "inputs": tiny.sentences([6 if n else 0 for n in UNEVEN], 6, t),
-        "targets": tiny.sentences(UNEVEN, 5, t + 99),
-    }
+def batch_at(family, t):
+    """Random words alone: an EOS at the end of each would make short rows alike."""
+    rng, taken = np.random.default_rng(t), np.arange(5) < np.asarray(UNEVEN)[:, None]
+    words = {name: rng.integers(NUM_SPECIALS, 11, taken.shape) for name in tiny.batch_of(CONFIGS[family])}
+    return {name: np.where(taken, rows, PAD).astype(np.int32) for name, rows in words.items()}
 
 
 def state_of(params, config):
@@ -60,21 +62,22 @@ def lane(dropout_rate):
     return alone(Lane(np.int32(0), {"model.dropout_rate": np.float32(dropout_rate)}))
 
 
-def started(layout):
-    return layout.put(alone(jax.device_get(state_of(tiny.params(CONFIG), CONFIG))))
+def started(layout, family):
+    config = CONFIGS[family]
+    return layout.put(alone(jax.device_get(state_of(tiny.params(config), config))))
 
 
 def flat(state):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
 
 
-def trained(layout, dropout_rate):
+def trained(layout, family, dropout_rate):
     """Ten steps, one in a call."""
-    step = layout.compile_steps(functools.partial(build_steps, CONFIG, 1))
-    state = started(layout)
+    step = layout.compile_steps(functools.partial(build_steps, CONFIGS[family], 1))
+    state = started(layout, family)
     found = {"loss": [], "count": [], "params": [flat(layout.get(state))]}
     for t in range(STEPS):
-        batches = {name: rows[None, None] for name, rows in batch_at(t).items()}
+        batches = {name: rows[None, None] for name, rows in batch_at(family, t).items()}
         state, totals = step(state, batches, lane(dropout_rate), 1)
         for name, value in zip(("loss", "count"), jax.device_get(totals["loss"]), strict=True):
             found[name].append(value[0, 0])
@@ -82,12 +85,12 @@ def trained(layout, dropout_rate):
     return {name: np.stack(values) for name, values in found.items()}
 
 
-def dispatched(layout):
+def dispatched(layout, family):
     """Losses of the same steps, up to four in a call; what lies behind those that are asked for must not matter."""
-    losses, state = [], started(layout)
-    steps = layout.compile_steps(functools.partial(build_steps, CONFIG, 4))
+    losses, state = [], started(layout, family)
+    steps = layout.compile_steps(functools.partial(build_steps, CONFIGS[family], 4))
     for start in range(0, STEPS, 4):
-        batches = [batch_at(start + k) for k in range(4)]
+        batches = [batch_at(family, start + k) for k in range(4)]
         stacked = {name: np.stack([batch[name] for batch in batches])[None] for name in batches[0]}
         state, totals = steps(state, stacked, lane(0.0), min(4, STEPS - start))
         losses += list(jax.device_get(totals["loss"][0])[0])
@@ -113,15 +116,15 @@ def noise_of(layout):
     return np.asarray([np.asarray(totals[name][0])[0, 0] for name in ("loss", "square")])
 
 
-def rows_of(layout):
+def rows_of(layout, family):
     """The nll of every row, as the evaluation has it computed."""
+    config = CONFIGS[family]
 
     def nll(params, batch):
-        measured = TRANSLATION.measure(CONFIG, build_model(CONFIG.model), params, batch, None)
-        return {"nll": measured["nll"][0]}
+        return {"nll": task_of(config).measure(config, build_model(config.model), params, batch, None)["nll"][0]}
 
-    params = layout.put(alone(jax.device_get(tiny.params(CONFIG))))
-    (rows,) = layout.compile_rows(nll)(params, batch_at(0))["nll"]
+    params = layout.put(alone(jax.device_get(tiny.params(config))))
+    (rows,) = layout.compile_rows(nll)(params, batch_at(family, 0))["nll"]
     return rows
 
 
@@ -151,11 +154,12 @@ def lanes_on(lanes, parallel):
 
 def main(file):
     results = {}
-    for name, make in LAYOUTS.items():
+    for family, (name, make) in itertools.product(CONFIGS, LAYOUTS.items()):
+        of = f"{family}/{name}"
         for rate in (0.0, 0.5):
-            results |= {f"{name}/{rate}/{key}": value for key, value in trained(make(), rate).items()}
-        results[f"{name}/rows"] = rows_of(make())
-        results |= {f"{name}/dispatched/{key}": value for key, value in dispatched(make()).items()}
+            results |= {f"{of}/{rate}/{key}": value for key, value in trained(make(), family, rate).items()}
+        results[f"{of}/rows"] = rows_of(make(), family)
+        results |= {f"{of}/dispatched/{key}": value for key, value in dispatched(make(), family).items()}
     results["noise"] = noise_of(PmapLayout(8))
     for lanes in (3, 8):
         for devices in (1, 8):

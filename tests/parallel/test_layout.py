@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transformer_jax.config import freeze
+from transformer_jax.config import FAMILIES, freeze
 from transformer_jax.errors import UserError
 from transformer_jax.parallel.layout import DETERMINISTIC, JitLayout, PmapLayout, make_layout
 
 pytestmark = pytest.mark.newest
 
+EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 
 
@@ -28,9 +29,10 @@ def results(tmp_path_factory):
         return dict(arrays)
 
 
-def compare(results, one, other, dropout_rate):
+def compare(results, family, one, other, dropout_rate):
     a, b = (
-        {key: results[f"{name}/{dropout_rate}/{key}"] for key in ("loss", "count", "params")} for name in (one, other)
+        {key: results[f"{family}/{name}/{dropout_rate}/{key}"] for key in ("loss", "count", "params")}
+        for name in (one, other)
     )
     moved = np.abs(a["params"][-1] - a["params"][0]).max()
     assert moved > 0.3, "the parameters did not move: equality says nothing"
@@ -42,35 +44,44 @@ def compare(results, one, other, dropout_rate):
     np.testing.assert_allclose(b["params"][-1], a["params"][-1], atol=1e-4)
 
 
+@EVERY_FAMILY
 @pytest.mark.parametrize("layout", ["jit_8", "pmap_8"])
-def test_eight_devices_train_as_one_does(results, layout):
-    compare(results, "jit_1", layout, dropout_rate=0.0)
+def test_eight_devices_train_as_one_does(results, family, layout):
+    compare(results, family, "jit_1", layout, dropout_rate=0.0)
 
 
+@EVERY_FAMILY
 @pytest.mark.parametrize("layout", ["jit_1", "jit_8", "pmap_8"])
-def test_several_steps_in_a_call_are_the_same_steps(results, layout):
-    np.testing.assert_allclose(results[f"{layout}/dispatched/loss"], results["jit_1/0.0/loss"], rtol=1e-4)
-    np.testing.assert_allclose(results[f"{layout}/dispatched/params"], results["jit_1/0.0/params"][-1], atol=1e-4)
+def test_several_steps_in_a_call_are_the_same_steps(results, family, layout):
+    np.testing.assert_allclose(
+        results[f"{family}/{layout}/dispatched/loss"], results[f"{family}/jit_1/0.0/loss"], rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        results[f"{family}/{layout}/dispatched/params"], results[f"{family}/jit_1/0.0/params"][-1], atol=1e-4
+    )
 
 
-def test_under_jit_dropout_too_is_that_of_one_device(results):
-    compare(results, "jit_1", "jit_8", dropout_rate=0.5)
-    assert not np.allclose(results["jit_1/0.0/loss"], results["jit_1/0.5/loss"])
+@EVERY_FAMILY
+def test_under_jit_dropout_too_is_that_of_one_device(results, family):
+    compare(results, family, "jit_1", "jit_8", dropout_rate=0.5)
+    assert not np.allclose(results[f"{family}/jit_1/0.0/loss"], results[f"{family}/jit_1/0.5/loss"])
 
 
-def test_under_pmap_each_device_drops_other_units(results):
-    assert not np.allclose(results["pmap_8/0.5/loss"], results["pmap_8/0.0/loss"])
+@EVERY_FAMILY
+def test_under_pmap_each_device_drops_other_units(results, family):
+    assert not np.allclose(results[f"{family}/pmap_8/0.5/loss"], results[f"{family}/pmap_8/0.0/loss"])
     total, squares = results["noise"]
     variance = squares / 8 - (total / 8) ** 2
     assert variance > 0.1  # 0 if all drew the same number
 
 
+@EVERY_FAMILY
 @pytest.mark.parametrize("layout", ["jit_8", "pmap_8"])
-def test_rows_of_an_evaluation_come_back_in_order(results, layout):
-    rows = results["jit_1/rows"]
+def test_rows_of_an_evaluation_come_back_in_order(results, family, layout):
+    rows = results[f"{family}/jit_1/rows"]
     assert rows.shape == (16,)
     assert len(np.unique(rows.round(3))) > 10
-    np.testing.assert_allclose(results[f"{layout}/rows"], rows, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(results[f"{family}/{layout}/rows"], rows, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("lanes", "shards"), [(8, 8), (3, 1)])

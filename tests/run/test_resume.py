@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_run
 
+from transformer_jax.config import FAMILIES
 from transformer_jax.run.compile import Program
 from transformer_jax.run.interruption import Interruption, stop_requested
 
@@ -26,10 +27,12 @@ def train_with_stops(workdir: Path, stops: list[int], seeds=(0,), program: Progr
     tiny_run.train_here(workdir, seeds, program)
 
 
-def test_stopped_at_many_steps_is_never_stopped(tmp_path):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stopped_at_many_steps_is_never_stopped(tmp_path, family):
     # 1: before anything was logged; 8, 10: where it saves anyway; 20: the last step; 13, 14: twice in a row.
-    train_with_stops(tmp_path / "run", [1, 4, 8, 10, 13, 14, 19, 20])
-    found, expected = tiny_run.content(tmp_path / "run"), tiny_run.content(tiny_run.finished())
+    program = tiny_run.program(model__family=family)
+    train_with_stops(tmp_path / "run", [1, 4, 8, 10, 13, 14, 19, 20], program=program)
+    found, expected = tiny_run.content(tmp_path / "run"), tiny_run.content(tiny_run.finished(family))
     assert found == expected
     assert len(expected["log"]) == 10  # lines at 3, 6, ..., 18 and 20, evaluations at 8, 16 and 20
     assert expected["result"]["status"] == "finished"

@@ -6,8 +6,8 @@ paper" is Vaswani et al. 2017; the defaults are the base row of its Table 3.
 
 from ml_collections import ConfigDict
 
+from transformer_jax.config.families import FAMILIES
 from transformer_jax.config.model import (
-    FAMILIES,
     AttentionPlace,
     AttentionSlots,
     EmbeddingConfig,
@@ -22,10 +22,10 @@ from transformer_jax.config.rooms import (
     EvaluateConfig,
     OptimizerConfig,
     ParallelConfig,
-    TaskConfig,
     TrainConfig,
 )
 from transformer_jax.config.schema import WIDEST, Field, Knob, check_value
+from transformer_jax.config.tasks import TASK_CONFIGS, TaskConfig
 from transformer_jax.config.tree import (
     FIELDS,
     Config,
@@ -34,6 +34,7 @@ from transformer_jax.config.tree import (
     config_hash,
     default_config,
     derive,
+    every_field,
     field_at,
     fields_of,
     flatten,
@@ -50,6 +51,7 @@ from transformer_jax.config.tree import (
 __all__ = [
     "FAMILIES",
     "FIELDS",
+    "TASK_CONFIGS",
     "WIDEST",
     "AttentionPlace",
     "AttentionSlots",
@@ -75,6 +77,7 @@ __all__ = [
     "config_hash",
     "default_config",
     "derive",
+    "every_field",
     "field_at",
     "fields_of",
     "flatten",

@@ -1,4 +1,4 @@
-"""The knobs of the models: a dataclass for each family, which `model.family` picks.
+"""The knobs of models that are built from the paper's blocks; each family adds its own (see `families`).
 
 Defaults are the base row of the paper's Table 3.
 """
@@ -135,6 +135,10 @@ class ModelConfig:
     attention: AttentionSlots = dataclasses.field(default_factory=AttentionSlots)
     embedding: EmbeddingConfig = dataclasses.field(default_factory=EmbeddingConfig)
 
+    def longest(self, max_length: int, max_extra_length: int) -> int:
+        """The most positions of a sequence it reads or writes, with that `data.` and `decode.` lengths."""
+        return max_length + max_extra_length
+
     @property
     def head_widths(self) -> tuple[int, int]:
         """(d_k, d_v), once `derive` has set them."""
@@ -197,6 +201,3 @@ class AttentionPlace(typing.NamedTuple):
 def attention_place(model: ModelConfig, name: str) -> AttentionPlace:
     """The place of attention of that name."""
     return AttentionPlace(name, model, attention_at(model, name))
-
-
-FAMILIES: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig}

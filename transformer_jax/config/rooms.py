@@ -136,22 +136,3 @@ class EvaluateConfig:
     best: str = knob("nll", "validation metric that chooses the best checkpoint")
     decode_every: int | None = knob(None, "steps between decodings in training; unset: none", low=1, high=MOST_STEPS)
     checkpoint: str = knob("last", "what is evaluated at the end: best, last or average:N")
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskConfig:
-    """What every task has."""
-
-    name: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class TranslationConfig(TaskConfig):
-    """Sentence pairs."""
-
-    name: Literal["translation"] = knob(
-        "translation", "which file of tasks/ says what is learnt; set by the config file"
-    )
-
-
-TASK_CONFIGS: dict[str, type[TaskConfig]] = {"translation": TranslationConfig}

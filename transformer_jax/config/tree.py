@@ -15,24 +15,18 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict, config_dict
 
-from transformer_jax.config.model import (
-    FAMILIES,
-    ModelConfig,
-    TransformerConfig,
-    attention_at,
-)
+from transformer_jax.config.families import FAMILIES
+from transformer_jax.config.model import ModelConfig, TransformerConfig, attention_at
 from transformer_jax.config.rooms import (
-    TASK_CONFIGS,
     DataConfig,
     DecodeConfig,
     EvaluateConfig,
     OptimizerConfig,
     ParallelConfig,
-    TaskConfig,
     TrainConfig,
-    TranslationConfig,
 )
 from transformer_jax.config.schema import Field, check_value, knob
+from transformer_jax.config.tasks import TASK_CONFIGS, TaskConfig, TranslationConfig
 from transformer_jax.errors import UserError
 from transformer_jax.registry import did_you_mean
 from transformer_jax.strict_json import to_json
@@ -78,6 +72,13 @@ def _fields_of(cls: type, prefix: str, chosen: Mapping[str, type] = types.Mappin
 
 FIELDS = schema()
 """The fields of the paper's model."""
+
+
+@functools.cache
+def every_field() -> Mapping[str, Field]:
+    """The fields of all families and tasks; where several have one of a path, that of the first."""
+    schemas = [schema(family, task) for family in FAMILIES for task in TASK_CONFIGS]
+    return types.MappingProxyType({path: field for fields in reversed(schemas) for path, field in fields.items()})
 
 
 def fields_of(config: "Config") -> Mapping[str, Field]:

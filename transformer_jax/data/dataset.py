@@ -73,6 +73,8 @@ class Dataset:
 class Source(Protocol):
     """An entry of `SOURCES`. Its constructor takes the options of the spec and refuses wrong ones."""
 
+    kind: str  # of what it holds: "pairs" of sentences, for instance
+
     def check(self, config: DataConfig) -> None:
         """Refuses what cannot work with the rest of `config`; touches no file."""
 

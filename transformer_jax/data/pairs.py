@@ -21,6 +21,8 @@ class PairSource:
     most `data.max_length` ids.
     """
 
+    kind = "pairs"
+
     def check(self, config: DataConfig) -> None:
         """Refuses what cannot work with the rest of `config`; touches no file."""
         resolve_tokenizer(config)

@@ -37,6 +37,11 @@ class Model:
 
     def step(self, params: Params, tokens_B: jax.Array, context: Context, cache: Cache) -> tuple[jax.Array, Cache]:
         """float32[B, C]: the logits of the token after these, which follow those of earlier steps; and the cache."""
+        logits_B1C, cache = self.read(params, tokens_B[:, None], context, cache)
+        return logits_B1C[:, 0], cache
+
+    def read(self, params: Params, tokens_BT: jax.Array, context: Context, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Several steps at once, of tokens that are known: float32[B, T, C], and the cache."""
         variables = {"params": params, "context": context, "cache": cache}
-        logits_B1C, changed = self.module.apply(variables, tokens_B[:, None], method="step", mutable=["cache"])
-        return logits_B1C[:, 0], changed["cache"]
+        logits_BTC, changed = self.module.apply(variables, tokens_BT, method="step", mutable=["cache"])
+        return logits_BTC, changed["cache"]

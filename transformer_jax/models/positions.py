@@ -75,11 +75,12 @@ class Learned(NoPositions):
     max_length: int = 512
 
     def check(self, config: Config, place: AttentionPlace) -> None:
-        longest = config.data.max_length + config.decode.max_extra_length
+        longest = config.model.longest(config.data.max_length, config.decode.max_extra_length)
         if self.max_length < longest:
             raise UserError(
-                f"model.positions = {config.model.positions!r} has vectors for {self.max_length} positions, but "
-                f"data.max_length + decode.max_extra_length = {longest}: write learned(max_length={longest})."
+                f"model.positions = {config.model.positions!r} has vectors for {self.max_length} positions, but with "
+                f"data.max_length and decode.max_extra_length as they are {longest} are needed: write "
+                f"learned(max_length={longest})."
             )
 
     @nn.compact

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer_jax import checkpoint, data
+from transformer_jax import checkpoint, data, tasks
 from transformer_jax.config import Config, Resolved, fields_of, value_at, with_values
 from transformer_jax.data import make_source
 from transformer_jax.evaluation import evaluator
@@ -21,7 +21,7 @@ def validate(config: Config) -> None:
       UserError: naming the field, what was found and what to do.
     """
     data.check(config.data)
-    for room in (build, optimizer, task_of(config), evaluator, checkpoint):
+    for room in (build, optimizer, tasks, evaluator, checkpoint):
         room.check(config)
 
 

@@ -22,6 +22,7 @@ from transformer_jax.run.compile import stack, state_template
 from transformer_jax.run.directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, write_lines
 from transformer_jax.run.identity import read_config, recorded
 from transformer_jax.run.resolve import load_assets, resolve_config, validate
+from transformer_jax.tasks import task_of
 from transformer_jax.tasks.text_metrics import text_metrics
 from transformer_jax.tasks.translation import Translations
 from transformer_jax.training.state import lanes_of
@@ -100,7 +101,12 @@ class SavedRun:
         return choice, self.layout.put(Trained(params, lanes_of([self.config])))
 
     def encode(self, sources: list[str], references: list[str]) -> Examples:
-        """Pairs from outside of the corpus."""
+        """Pairs from outside of the corpus; UserError if the run has not learnt from pairs."""
+        if task_of(self.config).learns_from != "pairs":
+            raise UserError(
+                f"{self.workdir}: holds a run of the task {self.config.task.name!r}, which has no sources and "
+                "translations."
+            )
         return encode_pairs(sources, references, self.config.data, self.assets)
 
 
@@ -263,14 +269,12 @@ def translate(
     `data.max_length` is cut, and `say` is told which those are, counted from 1.
     """
     run = open_run(workdir, overrides)
-    if run.config.task.name != "translation":
-        raise UserError(f"{workdir}: holds a run of the task {run.config.task.name!r}, which translates nothing.")
     if num_results > 1 and run.config.decode.strategy != "beam":
         raise UserError(f"--nbest={num_results} needs decode.strategy = 'beam', not {run.config.decode.strategy!r}.")
+    examples = run.encode(sources, [""] * len(sources))
     _, trained = run.load(checkpoint)
     if not sources:
         return []
-    examples = run.encode(sources, [""] * len(sources))
     if examples.truncated:
         lines = "line" if examples.truncated == 1 else f"{examples.truncated:,} lines"
         limit = f"data.max_length = {run.config.data.max_length} tokens"

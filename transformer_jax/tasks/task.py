@@ -53,6 +53,8 @@ class Output(Protocol):
 class Task(Protocol):
     """An entry of TASKS."""
 
+    families: tuple[str, ...]  # of models that can learn it
+    learns_from: str  # the kind of data; see `Source.kind`
     figures: Mapping[str, Figure]
     output: Output | None
     unit: str  # what the loss is counted in: speeds are in these a second
@@ -66,8 +68,8 @@ class Task(Protocol):
     def measure(self, config: Config, model: Model, params: Params, batch: Batch, key: jax.Array | None) -> Measured:
         """What is known of each example. "loss" is what is optimised; dropout is on where there is a key."""
 
-    def example_batch(self, config: Resolved) -> Batch:
-        """A small batch of the right fields and types, from which parameters are initialised."""
+    def example_batch(self, config: Resolved, examples: int = 1, seed: int = 0) -> Batch:
+        """Made-up examples of few tokens and unlike lengths: from one, parameters are initialised."""
 
 
 def figures_of(task: Task, totals: Mapping[str, tuple[float, float]]) -> Metrics:

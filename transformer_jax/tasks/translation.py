@@ -17,6 +17,7 @@ from transformer_jax.models.tokens import Batch
 from transformer_jax.registry import resolve
 from transformer_jax.tasks import writing
 from transformer_jax.tasks.losses import TOKEN_FIGURES, all_correct, measure_tokens
+from transformer_jax.tasks.made_up import made_up_sentences
 from transformer_jax.tasks.task import Figure, Measured, Metrics, Output
 from transformer_jax.tasks.text_metrics import METRICS, text_metrics
 from transformer_jax.vocabulary import PAD
@@ -55,6 +56,8 @@ class Translations:
 class Translation:
     """Pairs of sentences; judged by the likelihood of the references and by what the model writes."""
 
+    families: tuple[str, ...] = ("transformer",)
+    learns_from = "pairs"
     figures: Mapping[str, Figure] = MappingProxyType(
         {
             **TOKEN_FIGURES,
@@ -62,7 +65,6 @@ class Translation:
         }
     )
     output: Output | None = Translations()
-
     unit = "tokens"
 
     def check(self, config: Config) -> None:
@@ -96,7 +98,10 @@ class Translation:
         measured = measure_tokens(logits_BTC, batch["targets"], counted_BT, config.train.label_smoothing)
         return {**measured, "exact_match_teacher_forced": all_correct(measured)}
 
-    def example_batch(self, config: Resolved) -> Batch:
-        """One pair of two tokens each."""
-        tokens = jnp.ones((1, 2), jnp.int32)
-        return {"inputs": tokens, "targets": tokens}
+    def example_batch(self, config: Resolved, examples: int = 1, seed: int = 0) -> Batch:
+        """Pairs of 1 to 6 and of 1 to 5 tokens, EOS the last."""
+        sizes = [value_at(config, f"model.{name}") for name in ("vocab_size", "source_vocab_size")]
+        known = min(size for size in sizes if size is not None)
+        inputs = made_up_sentences([6 - i % 6 for i in range(examples)], 6, known, seed)
+        targets = made_up_sentences([1 + (i + 2) % 5 for i in range(examples)], 5, known, seed + 1)
+        return {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}

@@ -1,0 +1,5 @@
+"""FAMILIES: the relatives of the Transformer, each with the dataclass of its `model.*`, which `model.family` picks."""
+
+from transformer_jax.config.model import ModelConfig, TransformerConfig
+
+FAMILIES: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig}

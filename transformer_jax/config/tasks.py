@@ -1,0 +1,25 @@
+"""TASK_CONFIGS: what can be learnt, each with the dataclass of its `task.*`, which `task.name` picks."""
+
+import dataclasses
+from typing import Literal
+
+from transformer_jax.config.schema import knob
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """What every task has."""
+
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslationConfig(TaskConfig):
+    """Sentence pairs."""
+
+    name: Literal["translation"] = knob(
+        "translation", "which file of tasks/ says what is learnt; set by the config file"
+    )
+
+
+TASK_CONFIGS: dict[str, type[TaskConfig]] = {"translation": TranslationConfig}
