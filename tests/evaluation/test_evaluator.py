@@ -14,10 +14,12 @@ import tiny
 import tiny_run
 
 from transformer_jax.checkpoint import parse_checkpoint
-from transformer_jax.data import EOS, PAD, encode_pairs, evaluation_batches
+from transformer_jax.data import EOS, PAD, TokenizerPair, encode_pairs, evaluation_batches
+from transformer_jax.data.tokenizer import SymbolTokenizer
 from transformer_jax.errors import UserError
-from transformer_jax.evaluation.evaluator import Trained
+from transformer_jax.evaluation.evaluator import Evaluator, Trained
 from transformer_jax.evaluation.significance import compare_files
+from transformer_jax.parallel.layout import JitLayout
 from transformer_jax.run.compile import stack
 from transformer_jax.run.saved import evaluate_run, load_params, score_files, translate, watch_run
 from transformer_jax.training.state import Lane
@@ -272,6 +274,24 @@ def test_translate_writes_the_most_probable_token_at_every_place(run):
 def filled(rows):
     width = max(map(len, rows))
     return np.int32([[*row, *[PAD] * (width - len(row))] for row in rows])
+
+
+def test_what_is_said_of_examples_comes_in_their_order():
+    """Those of like length are evaluated together, the short ones first."""
+    config = tiny.config({"data.tokenizer": "words", "data.max_length": 64, "data.tokens_per_batch": 256})
+    sources = ["1 " * length for length in (40, 2, 20, 1, 50, 9, 3, 30, 5, 2)]
+    tokenizer = SymbolTokenizer("words", list("0123456"))
+    split = encode_pairs(sources, ["1"] * len(sources), config.data, TokenizerPair(tokenizer, tokenizer))
+    widths = []
+
+    def compiled(trained, batch):
+        widths.append(batch["inputs"].shape[1])
+        return {"length": np.count_nonzero(batch["inputs"], axis=1)[None], "inputs": batch["inputs"][None]}
+
+    found = Evaluator(config, None, JitLayout(1)).rows(compiled, None, split)
+    assert len(set(widths)) == 3
+    assert found["length"][0].tolist() == [len(source.split()) + 1 for source in sources]
+    assert np.count_nonzero(found["inputs"][0], axis=1).tolist() == found["length"][0].tolist()
 
 
 def test_blank_unknown_and_over_long_sources_keep_their_lines(run):

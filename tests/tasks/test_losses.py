@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from transformer_jax.models.tokens import Tokens, shift_right
-from transformer_jax.tasks.losses import smoothed_cross_entropy
+from transformer_jax.tasks.losses import all_correct, smoothed_cross_entropy
 from transformer_jax.training.state import Lane, init_state
 from transformer_jax.training.step import build_step
 from transformer_jax.vocabulary import BOS, PAD
@@ -105,3 +105,9 @@ def test_the_gradient_of_a_step_is_that_of_the_mean_over_tokens():
         jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-6, err_msg=str(path))
+
+
+def test_an_example_is_right_where_all_of_its_tokens_are_and_counts_where_it_has_any():
+    measured = {"token_accuracy": (jnp.float32([2, 3, 0, 5]), jnp.float32([2, 4, 0, 5]))}
+    found = [values.tolist() for values in all_correct(measured)]
+    assert found == [[1, 0, 0, 1], [1, 1, 0, 1]]
