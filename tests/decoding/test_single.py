@@ -100,6 +100,22 @@ def test_sampled_frequencies_are_the_softmax(temperature, top_k):
     np.testing.assert_allclose(decoded.log_probs_B, log_probs[np.asarray(decoded.tokens_BT)[:, 0]], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.5, None), (0.8, None), (0.8, 3), (1e-6, None)])
+def test_a_nucleus_is_the_fewest_tokens_of_that_mass(top_p, top_k):
+    num_rows = 4_000
+    tables = np.broadcast_to(toy.make_tables(4, 1, 1), (num_rows, toy.VOCAB_SIZE, toy.VOCAB_SIZE))
+    limits, key, warm = np.ones(num_rows, np.int32), jax.random.key(2), 1.5
+    decoded = decode(tables, sample, limits, 1, key=key, temperature=warm, top_k=top_k, top_p=top_p)
+    log_probs = toy.next_log_probs(tables[0], ())
+    best = np.argsort(-log_probs)[: top_k or toy.VOCAB_SIZE]
+    probs = np.exp(log_probs[best] / warm) / np.exp(log_probs[best] / warm).sum()
+    needed = 1 + np.flatnonzero(np.cumsum(probs) >= top_p)[0]
+    assert set(np.asarray(decoded.tokens_BT)[:, 0]) == set(best[:needed])
+    counts = np.bincount(np.asarray(decoded.tokens_BT)[:, 0], minlength=toy.VOCAB_SIZE)[best[:needed]]
+    kept = probs[:needed] / probs[:needed].sum()
+    assert np.all(np.abs(counts / num_rows - kept) < 4 * np.sqrt(kept * (1 - kept) / num_rows) + 1e-9)
+
+
 def test_steps_and_keys_draw_independently():
     num_rows = 4_000
     tables = np.zeros((num_rows, toy.VOCAB_SIZE**2, toy.VOCAB_SIZE), np.float32)

@@ -20,10 +20,11 @@ def sample(
     examples_B: jax.Array | None = None,
     temperature: float | jax.Array = 1.0,
     top_k: int | None = None,
+    top_p: float | jax.Array | None = None,
 ) -> Decoded:
     """Draws each token from softmax(logits / temperature), PAD excepted. For jit and vmap.
 
-    `log_probs_B` is the model's own log-probability of what was drawn, at temperature 1 and without `top_k`.
+    `log_probs_B` is the model's own log-probability of what was drawn, at temperature 1, whatever was left out.
 
     Args:
       key: the draw of example n at step t uses ``fold_in(fold_in(key, n), t)``.
@@ -31,6 +32,8 @@ def sample(
         there. None: from 0 on.
       temperature: above 0; may be traced.
       top_k: draw among the `top_k` most probable tokens only; None: among all. 1 is greedy search.
+      top_p: and of these among the fewest that together have at least this probability, at that temperature (nucleus
+        sampling, Holtzman et al. 2020); None: among all. May be traced.
       logits_fn, cache, search: as in `greedy`.
     """
     examples_B = jnp.arange(search.batch_size) if examples_B is None else examples_B
@@ -41,7 +44,15 @@ def sample(
         count = vocab_size if top_k is None else min(top_k, vocab_size)
         best_BJ, tokens_BJ = lax.top_k(log_probs_BC, count)
         step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        drawn_B = jax.vmap(jax.random.categorical)(step_keys_B, best_BJ / temperature)
+        scaled_BJ = best_BJ / temperature if top_p is None else _nucleus(best_BJ / temperature, top_p)
+        drawn_B = jax.vmap(jax.random.categorical)(step_keys_B, scaled_BJ)
         return jnp.take_along_axis(tokens_BJ, drawn_B[:, None], axis=1)[:, 0]
 
     return decode_single(draw, logits_fn, cache, search)
+
+
+def _nucleus(logits_BJ: jax.Array, top_p: float | jax.Array) -> jax.Array:
+    """Descending logits, with -inf for those that are not needed for a mass of `top_p`; the first always is."""
+    probabilities_BJ = jax.nn.softmax(logits_BJ, axis=-1)
+    before_BJ = jnp.cumsum(probabilities_BJ, axis=-1) - probabilities_BJ
+    return jnp.where(before_BJ < top_p, logits_BJ, -jnp.inf)

@@ -39,15 +39,20 @@ def _greedy(config: Config, num_results: int) -> tuple[int, Strategy]:
     return 1, lambda logits_fn, cache, search, examples_B: _one(greedy(logits_fn, cache, search))
 
 
-def _sample(config: Config, num_results: int, *, temperature: float = 1.0, top_k: int = 0) -> tuple[int, Strategy]:
+def _sample(
+    config: Config, num_results: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> tuple[int, Strategy]:
     """Tokens drawn from the model, the same for the same `seed` and place in the split; `top_k` 0: among all."""
-    if temperature <= 0 or top_k < 0:
+    if temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
         raise UserError(
-            f"decode.strategy = {config.decode.strategy!r}: temperature must be above 0 and top_k at least 0."
+            f"decode.strategy = {config.decode.strategy!r}: temperature must be above 0, top_k at least 0, and top_p "
+            "above 0 and at most 1."
         )
 
     def strategy(logits_fn: LogitsFn, cache: Any, search: Search, examples_B: jax.Array | None) -> NBest:
-        draw = functools.partial(sample, temperature=temperature, top_k=top_k or None)
+        draw = functools.partial(
+            sample, temperature=temperature, top_k=top_k or None, top_p=top_p if top_p < 1 else None
+        )
         return _one(draw(logits_fn, cache, search, key=jax.random.key(config.seed), examples_B=examples_B))
 
     return 1, strategy
@@ -65,6 +70,11 @@ def _one(decoded: Any) -> NBest:
 STRATEGIES: dict[str, Callable[..., tuple[int, Strategy]]] = {"beam": _beam, "greedy": _greedy, "sample": _sample}
 
 
+def strategy_of(config: Config, num_results: int = 1) -> tuple[int, Strategy]:
+    """How many hypotheses of an example are followed at a time, and the search for its outputs."""
+    return resolve(STRATEGIES, config.decode.strategy, "decode.strategy")(config, num_results)
+
+
 def write(config: Config, model: Model, params: Params, batch: Batch, num_results: int = 1) -> NBest:
     """The `num_results` best outputs for every example of the batch.
 
@@ -72,7 +82,7 @@ def write(config: Config, model: Model, params: Params, batch: Batch, num_result
     these hold no word, nothing is written: a model has seen no such sentence in training, and would make one up.
     "example" of the batch is the place of each in its split, on which samples depend; without it, that in the batch.
     """
-    width, strategy = resolve(STRATEGIES, config.decode.strategy, "decode.strategy")(config, num_results)
+    width, strategy = strategy_of(config, num_results)
     lengths_B = jnp.sum(batch["inputs"] != PAD, axis=-1)
     max_length = batch["inputs"].shape[1] + config.decode.max_extra_length
     context, cache = model.start(params, batch, width, max_length)
@@ -91,7 +101,7 @@ def check(config: Config) -> None:
     Raises:
       UserError: naming the field, what was found and what is allowed.
     """
-    resolve(STRATEGIES, config.decode.strategy, "decode.strategy")(config, 1)
+    strategy_of(config)
     beam_size, vocab_size = config.decode.beam_size, config.model.vocab_size
     if config.decode.strategy == "beam" and vocab_size is not None and beam_size > vocab_size:
         raise UserError(f"decode.beam_size = {beam_size} is wider than the vocabulary of {vocab_size}.")
