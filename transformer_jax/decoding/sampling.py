@@ -44,8 +44,9 @@ def sample(
         count = vocab_size if top_k is None else min(top_k, vocab_size)
         best_BJ, tokens_BJ = lax.top_k(log_probs_BC, count)
         step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        scaled_BJ = best_BJ / temperature if top_p is None else _nucleus(best_BJ / temperature, top_p)
-        drawn_B = jax.vmap(jax.random.categorical)(step_keys_B, scaled_BJ)
+        scaled_BJ = best_BJ / temperature
+        kept_BJ = scaled_BJ if top_p is None else _nucleus(scaled_BJ, top_p)
+        drawn_B = jax.vmap(jax.random.categorical)(step_keys_B, kept_BJ)
         return jnp.take_along_axis(tokens_BJ, drawn_B[:, None], axis=1)[:, 0]
 
     return decode_single(draw, logits_fn, cache, search)

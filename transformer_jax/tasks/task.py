@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import jax
 
-from transformer_jax.config import Config, Resolved
+from transformer_jax.config import Config, Resolved, value_at, with_values
 from transformer_jax.data import Examples
+from transformer_jax.errors import UserError
 from transformer_jax.models.model import Model, Params
 from transformer_jax.models.tokens import Batch
 
@@ -76,6 +77,15 @@ def figures_of(task: Task, totals: Mapping[str, tuple[float, float]]) -> Metrics
     """The task's figures from sums and counts over a whole split."""
     means = {name: total / count for name, (total, count) in totals.items()}
     return {name: figure.transform(means[figure.of]) for name, figure in task.figures.items()}
+
+
+def with_vocabularies(config: Config, sizes: Mapping[str, int]) -> Resolved:
+    """The config with the size of a vocabulary at each path; one that was chosen stands if the tokens fit into it."""
+    for path, size in sizes.items():
+        chosen = value_at(config, path)
+        if chosen is not None and chosen < size:
+            raise UserError(f"{path} = {chosen} is smaller than the tokenizer's vocabulary of {size}: leave it unset.")
+    return Resolved(with_values(config, {path: value_at(config, path) or size for path, size in sizes.items()}))
 
 
 def higher_is_better(task: Task, metric: str) -> bool:

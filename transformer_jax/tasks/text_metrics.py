@@ -90,6 +90,12 @@ METRICS: dict[str, Callable[..., Score]] = {
 """What `evaluate.metrics` may name; ``"bleu(tokenize='char')"`` sets a keyword."""
 
 
+def check_metrics(specs: Sequence[str]) -> None:
+    """Refuses metrics that do not exist, and their options, by a UserError."""
+    for spec in specs:
+        resolve(METRICS, spec, "evaluate.metrics")(["a"], ["a"])
+
+
 def _corpus_score(name: str, metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     hypotheses, references = _as_lines(name, hypotheses, references)
     score = metric.corpus_score(hypotheses, [references]).score

@@ -9,17 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.config import Config, Resolved, value_at, with_values
+from transformer_jax.config import Config, Resolved, value_at
 from transformer_jax.data import Examples, TokenizerPair
 from transformer_jax.errors import UserError
 from transformer_jax.models.model import Model, Params
 from transformer_jax.models.tokens import Batch
-from transformer_jax.registry import resolve
 from transformer_jax.tasks import writing
 from transformer_jax.tasks.losses import TOKEN_FIGURES, all_correct, measure_tokens
 from transformer_jax.tasks.made_up import made_up_sentences
-from transformer_jax.tasks.task import Figure, Measured, Metrics, Output
-from transformer_jax.tasks.text_metrics import METRICS, text_metrics
+from transformer_jax.tasks.task import Figure, Measured, Metrics, Output, with_vocabularies
+from transformer_jax.tasks.text_metrics import check_metrics, text_metrics
 from transformer_jax.vocabulary import PAD
 
 
@@ -35,7 +34,7 @@ class Translations:
 
     def read(self, predicted: Mapping[str, Any], assets: TokenizerPair) -> list[str]:
         """The best text of each example."""
-        return [assets.target.decode(tokens_NT[0].tolist()) for tokens_NT in predicted["tokens_BNT"]]
+        return writing.best_texts(predicted, assets)
 
     def ranked(self, predicted: Mapping[str, Any], assets: TokenizerPair) -> list[list[tuple[str, float]]]:
         """The best texts of each example and the scores they are ranked by; fewer where the search found fewer."""
@@ -70,8 +69,7 @@ class Translation:
     def check(self, config: Config) -> None:
         """The metrics and the search exist, and the tables fit the vocabularies."""
         writing.check(config)
-        for spec in config.evaluate.metrics:
-            resolve(METRICS, spec, "evaluate.metrics")(["a"], ["a"])  # so that its options are refused now
+        check_metrics(config.evaluate.metrics)
         if config.model.embedding.tying == "three_way" and not config.data.joint_vocabulary:
             raise UserError(
                 "model.embedding.tying = 'three_way' shares one table between both languages, but "
@@ -83,13 +81,7 @@ class Translation:
         sizes = {"model.vocab_size": assets.target.vocab_size}
         if config.model.embedding.tying != "three_way":
             sizes["model.source_vocab_size"] = assets.source.vocab_size
-        for path, size in sizes.items():
-            chosen = value_at(config, path)
-            if chosen is not None and chosen < size:
-                raise UserError(
-                    f"{path} = {chosen} is smaller than the tokenizer's vocabulary of {size}: leave it unset."
-                )
-        return Resolved(with_values(config, {path: value_at(config, path) or size for path, size in sizes.items()}))
+        return with_vocabularies(config, sizes)
 
     def measure(self, config: Config, model: Model, params: Params, batch: Batch, key: jax.Array | None) -> Measured:
         """Loss, nll and accuracies of the targets, given the true tokens before each; EOS is a target."""

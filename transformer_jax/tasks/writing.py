@@ -4,13 +4,14 @@ B examples, T tokens of an output.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from transformer_jax.config import Config
+from transformer_jax.data import TokenizerPair
 from transformer_jax.decoding import Ids, LogitsFn, NBest, Search, beam_search, greedy, sample
 from transformer_jax.errors import UserError
 from transformer_jax.models.model import Model, Params
@@ -93,6 +94,11 @@ def write(config: Config, model: Model, params: Params, batch: Batch, num_result
         Search(limits_B, max_length, IDS),
         batch.get("example"),
     )
+
+
+def best_texts(predicted: Mapping[str, Any], assets: TokenizerPair) -> list[str]:
+    """The best output of each example as text, from the arrays of an `NBest`."""
+    return [assets.target.decode(tokens_NT[0].tolist()) for tokens_NT in predicted["tokens_BNT"]]
 
 
 def check(config: Config) -> None:
