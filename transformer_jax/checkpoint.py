@@ -158,7 +158,8 @@ class Checkpoints:
         with self._lock(step, fcntl.LOCK_SH):  # Orbax fills standard error where files vanish while it reads them
             if damage := find_damage(path):
                 raise UserError(
-                    f"{path}: the checkpoint is damaged ({damage}). Name another step, or train on: that sets it aside."
+                    f"{path}: the checkpoint is damaged ({damage}). Name another step, or resume a run that is not "
+                    "finished: what it needs is trained again."
                 )
             progress = self.progress(step)
             if progress["schema"] == 1:
@@ -180,6 +181,11 @@ class Checkpoints:
         if schema not in READABLE:
             raise UserError(f"{path}: checkpoint of schema {schema}, but this program reads up to schema {SCHEMA}.")
         return progress
+
+    def find_damaged(self, steps: Iterable[int]) -> dict[int, str]:
+        """Which of the checkpoints at those steps are damaged, and what is wrong with each."""
+        found = {step: find_damage(self._path(step)) for step in steps}
+        return {step: damage for step, damage in found.items() if damage is not None}
 
     def newest_good(self, at_most: int | None = None) -> int | None:
         """Step of the newest undamaged checkpoint; damaged ones are named and set aside. None if there never was one.

@@ -20,6 +20,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
 from transformer_jax.evaluation.significance import compare_files
 from transformer_jax.parallel.layout import JitLayout
+from transformer_jax.run import saved
 from transformer_jax.run.compile import stack
 from transformer_jax.run.saved import evaluate_run, load_params, score_files, translate, watch_run
 from transformer_jax.training.state import Lane
@@ -312,6 +313,15 @@ def test_nbest_is_ranked_and_its_first_is_the_translation(run):
         assert len({text for text, _ in one}) == len(one) == 3
         assert [score for _, score in one] == sorted((score for _, score in one), reverse=True)
         assert one[0] == (single[0][0], pytest.approx(single[0][1], rel=1e-5))
+
+
+def test_parameters_by_which_no_score_is_finite_are_a_sentence(run, monkeypatch):
+    def spoilt(workdir, choice):
+        return jax.tree.map(lambda leaf: leaf * np.float32("nan"), load_params(workdir, choice))
+
+    monkeypatch.setattr(saved, "load_params", spoilt)
+    with pytest.raises(UserError, match="no translation of line 2 has a finite score"):
+        translate(run, ["", "0 1"])
 
 
 def test_more_results_than_there_are_hypotheses(run):

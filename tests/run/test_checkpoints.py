@@ -9,7 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -24,8 +24,9 @@ from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import state_template
 from transformer_jax.run.identity import NUMERICS, read_config
+from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.saved import evaluate_run, load_params
-from transformer_jax.run.train import train
+from transformer_jax.run.train import train, train_lanes
 
 pytestmark = pytest.mark.newest
 
@@ -447,6 +448,79 @@ def test_a_run_with_nothing_but_damage_is_not_started_anew(tmp_path):
         with pytest.raises(UserError, match="every checkpoint is damaged"):
             tiny_run.train_here(workdir)
     assert (workdir / "metrics.jsonl").read_bytes() == log
+
+
+def resume(workdir: Path, choice: str, scores: Sequence[float] = (), stop: int | None = None) -> list[str]:
+    """Begins or resumes a run that is evaluated by `choice`, up to `stop`, and finds these scores; what was said."""
+    change, turn = {"evaluate.checkpoint": choice}, iter(scores)
+
+    def scored(measure, *arguments, **options):
+        metrics, texts = measure(*arguments, **options)
+        return [{**metrics[0], "nll": next(turn, 9.0)}], texts
+
+    compiled, said = tiny_run.with_measure(tiny_run.adjusted(tiny_run.program(), change), scored), []
+    if stop is not None:
+        compiled = tiny_run.stop_at(compiled, stop)
+    train_lanes(
+        [tiny_run.config(change)], [workdir], program=compiled, allow_config_change=change, say=said.append
+    )  # fmt: skip
+    return said
+
+
+@pytest.mark.parametrize(
+    ("choice", "damaged", "start"),
+    [("average:3", 16, 15), ("average:2", 16, 15), ("average:2", 15, 20), ("last", 16, 20), ("best", 15, 20)],
+)
+def test_a_damaged_checkpoint_that_the_end_needs_is_trained_again(tmp_path, choice, damaged, start):
+    """And one that is not needed is let alone: the newest is good."""
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    (workdir / "result.json").unlink()
+    damage_file(workdir / f"checkpoints/000000{damaged}/progress.json", "flipped")
+    said = resume(workdir, choice)
+    assert f"Resuming at step {start}." in said
+    needed = [line for line in said if f"checkpoint {damaged} is damaged (progress.json has changed)" in line]
+    assert len(needed) == (start < 20)
+    assert all(f"evaluate.checkpoint = '{choice}' needs it: it is trained again" in line for line in needed)
+    if start < 20:
+        assert tiny_run.content(workdir)["states"] == tiny_run.content(tiny_run.finished())["states"]
+    assert json.loads((workdir / "result.json").read_text())["status"] == "finished"
+
+
+def test_where_it_cannot_be_trained_again_it_is_refused_and_the_last_state_is_not_lost(tmp_path):
+    workdir = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
+    (workdir / "result.json").unlink()
+    damage_file(workdir / "checkpoints/00000015/progress.json", "flipped")
+    files = set(workdir.rglob("*"))
+    for _ in range(2):
+        with pytest.raises(UserError) as refused:
+            tiny_run.train_here(workdir)
+        assert "checkpoint 15 is damaged (progress.json has changed)" in str(refused.value)
+        assert "--config.evaluate.checkpoint=last --allow-config-change=evaluate.checkpoint" in str(refused.value)
+    assert set(workdir.rglob("*")) == files
+    assert "Resuming at step 20." in resume(workdir, "last")
+    assert json.loads((workdir / "result.json").read_text())["metrics"]["test"]["nll"] > 0
+
+
+def test_a_damaged_best_checkpoint_is_needed_unless_a_later_one_is_better(tmp_path):
+    with pytest.raises(Interruption):
+        resume(tmp_path / "run", "best", [2.0, 3.0], stop=17)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [8, 10, 15, 16, 17]
+    damage_file(tmp_path / "run" / "checkpoints/00000008/progress.json", "flipped")
+    said = resume(tmp_path / "run", "best", [1.0])
+    assert "Resuming at step 17." in said
+    assert any("checkpoint 8 is damaged" in line and "unless a later one is better" in line for line in said)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["best_step"], result["status"]) == (20, "finished")
+
+
+def test_a_damaged_best_checkpoint_is_trained_again(tmp_path):
+    with pytest.raises(Interruption):
+        resume(tmp_path / "run", "best", [3.0, 2.0], stop=17)
+    damage_file(tmp_path / "run" / "checkpoints/00000016/progress.json", "flipped")
+    said = resume(tmp_path / "run", "best", [2.0, 3.0])
+    assert "Resuming at step 15." in said
+    assert len([line for line in said if "is damaged" in line]) == 1
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["best_step"] == 16
 
 
 def test_the_last_and_the_best_are_kept(tmp_path):

@@ -1,5 +1,6 @@
 """How a run may end: early, diverged, refused because another process holds it, with a config that was changed."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,11 +14,12 @@ import tiny_run
 
 from transformer_jax import cli
 from transformer_jax.checkpoint import Checkpoints
-from transformer_jax.config import freeze
+from transformer_jax.config import flatten, freeze, replace, to_dict
 from transformer_jax.errors import UserError
 from transformer_jax.report.analysis import analyse
 from transformer_jax.report.read import read_sweep
 from transformer_jax.run.compile import Program, state_template
+from transformer_jax.run.directory import write_json
 from transformer_jax.run.identity import read_config
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.lock import in_use, locked
@@ -249,6 +251,24 @@ def test_what_is_not_finite_is_null_in_every_file_and_in_what_is_printed(tmp_pat
     assert [line["nll"] for line in log_of(workdir, "valid")] == [None, None, 2.0]
 
 
+@pytest.mark.parametrize("choice", ["best", "last"])
+def test_a_run_of_which_no_evaluation_is_finite_has_no_best_checkpoint_and_no_score(tmp_path, choice):
+    """By its last checkpoint it is evaluated as any run, and what is not finite is null."""
+    program = scores(tiny_run.adjusted(tiny_run.program(), {"evaluate.checkpoint": choice}), [[float("nan")] * 9])
+    said: list[str] = []
+    (result,) = tiny_run.train_here(tmp_path, compiled=program, say=said.append)
+    assert result == result_of(tmp_path)
+    assert (result["steps"], result["best_step"]) == (20, None)
+    told = [line for line in said if "no evaluation gave a finite nll" in line]
+    if choice == "best":
+        assert (result["status"], result["metrics"], len(told)) == ("diverged", {}, 1)
+        with pytest.raises(UserError, match="no evaluation was finite so far, so there is no best checkpoint"):
+            load_params(tmp_path, "best")
+    else:
+        assert (result["status"], result["metrics"]["test"]["nll"], told) == ("finished", None, [])
+        assert result["metrics"]["test"]["chrf"] > 0
+
+
 # --- One process at a time ---
 
 
@@ -349,6 +369,33 @@ def test_without_the_config_that_was_trained_nothing_is_resumed(tmp_path, made, 
         ):
             train(tiny_run.config(change), workdir, allow_config_change=change, say=lambda line: None)
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"model.dropout_rate": 0.3, "train.steps": 24}])
+def test_a_config_that_was_edited_is_not_resumed_unless_that_is_allowed(tmp_path, change):
+    workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
+    edited = freeze({**flatten(to_dict(read_config(workdir))), **change})
+    write_json(workdir / "config.json", to_dict(edited))
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+    def go(*allowed: str):
+        compiled = dataclasses.replace(tiny_run.program(), config=replace(tiny_run.program().config, change))
+        return train_lanes(
+            [tiny_run.config(change)], [workdir], program=compiled, allow_config_change=allowed, say=lambda line: None
+        )
+
+    with pytest.raises(UserError) as refused:
+        go(*list(change)[1:])
+    path, value = next(iter(change.items()))
+    old = {"seed": 0, "model.dropout_rate": 0.1}[path]
+    said = f"the checkpoint at step 13 was trained with another config ({path} = {old!r} there, {value!r} now)"
+    assert said in str(refused.value)
+    assert f"--allow-config-change={path}." in str(refused.value)
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+    (result,) = go(*change)
+    assert result["status"] == "finished"
+    newest = Checkpoints(workdir / "checkpoints").steps()[-1]
+    assert Checkpoints(workdir / "checkpoints").progress(newest)["config"] == to_dict(edited)
 
 
 def test_a_directory_that_was_killed_before_its_first_step_is_started_anew(tmp_path):

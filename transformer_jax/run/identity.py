@@ -1,7 +1,7 @@
 """What makes a run the one that it is: its config, its data, and the version of the numerics."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from transformer_jax.run.directory import CONFIG, DATA, RESULT, check_entries, w
 NUMERICS = 2
 """To be raised with every change after which the same config gives other numbers, a changed default among them: older
 runs are not reused then."""
+TRAINED = "config"  # in what is saved beside a state: the config that it was trained with
 
 
 def run_key(config: Config, fingerprint: str) -> str:
@@ -54,15 +55,18 @@ def read_config(directory: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{directory}: is not a run directory (it has no {CONFIG}).")
     check_entries(directory)
-    content = read_json(path)
+    return _config_of(read_json(path), str(path))
+
+
+def _config_of(content: Any, where: str) -> Config:
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no config.")
+        raise UserError(f"{where}: holds no config.")
     try:
         return freeze(content)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
     except RecursionError as error:
-        raise UserError(f"{path}: holds no config (nested too deep).") from error
+        raise UserError(f"{where}: holds no config (nested too deep).") from error
 
 
 def write_config(directory: Path, config: Config, allowed: Collection[str] = ()) -> bool:
@@ -83,16 +87,44 @@ def config_changes(directory: Path, config: Config, allowed: Collection[str] = (
     Raises:
       UserError: fields differ that are not `allowed` to, naming them.
     """
-    here, there = flatten(to_dict(config)), flatten(to_dict(read_config(directory)))
-    differing = [name for name in {**there, **here} if here.get(name) != there.get(name)]
-    refused = [name for name in differing if name not in allowed]
-    if refused:
-        values = "; ".join(f"{name} = {there.get(name)!r} there, {here.get(name)!r} now" for name in refused)
+    differing = _differing(read_config(directory), config)
+    if refused := {path: values for path, values in differing.items() if path not in allowed}:
         raise UserError(
-            f"{directory}: holds a run of another config ({values}). Give the run another --workdir, or resume it with "
-            f"--allow-config-change={','.join(refused)}."
+            f"{directory}: holds a run of another config ({_values(refused)}). Give the run another --workdir, or "
+            f"resume it with --allow-config-change={','.join(refused)}."
         )
-    return differing
+    return list(differing)
+
+
+def check_trained(
+    directory: Path, step: int, remembered: Mapping[str, Any], config: Config, allowed: Collection[str]
+) -> None:
+    """Refuses to resume from a checkpoint of another config, as where somebody has edited config.json.
+
+    Args:
+      remembered: what was saved beside the state; earlier versions did not save the config.
+
+    Raises:
+      UserError: fields differ that are not `allowed` to, naming them.
+    """
+    if TRAINED not in remembered:
+        return
+    differing = _differing(_config_of(remembered[TRAINED], f"{directory}: the checkpoint at step {step}"), config)
+    if refused := {path: values for path, values in differing.items() if path not in allowed}:
+        raise UserError(
+            f"{directory}: the checkpoint at step {step} was trained with another config ({_values(refused)}). Restore "
+            f"{CONFIG}, or resume with --allow-config-change={','.join(refused)}."
+        )
+
+
+def _differing(there: Config, here: Config) -> dict[str, tuple[Any, Any]]:
+    """Field -> its values there and here, where these differ."""
+    old, new = flatten(to_dict(there)), flatten(to_dict(here))
+    return {path: (old.get(path), new.get(path)) for path in {**old, **new} if old.get(path) != new.get(path)}
+
+
+def _values(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{path} = {there!r} there, {here!r} now" for path, (there, here) in differing.items())
 
 
 def check_origin(directory: Path, fingerprint: str) -> None:

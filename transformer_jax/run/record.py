@@ -1,15 +1,17 @@
 """One run directory while its run is trained: log, checkpoints, and what is remembered between them."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from transformer_jax.checkpoint import Checkpoints
-from transformer_jax.config import Resolved
+from transformer_jax.checkpoint import Checkpoints, is_scheduled, parse_checkpoint
+from transformer_jax.config import Resolved, to_dict
+from transformer_jax.errors import UserError
 from transformer_jax.run.compile import Program
 from transformer_jax.run.directory import ASSETS, CHECKPOINTS, DATA, RESULT, write_json
-from transformer_jax.run.identity import NUMERICS, check_origin, write_config
+from transformer_jax.run.identity import NUMERICS, TRAINED, check_origin, check_trained, write_config
 from transformer_jax.run.log import Log
 from transformer_jax.run.progress import Progress
 from transformer_jax.run.provenance import executed
@@ -37,6 +39,51 @@ class RunRecord:
         """Whether the run was still training when it saved at `step`."""
         return bool(self.checkpoints.progress(step).get("open", True))
 
+    def newest_good(self, at_most: int | None = None) -> int | None:
+        """The newest step to resume at: its checkpoint is good, and those before it that the end needs are, too.
+
+        What is trained again is the same again, so that a damaged one is made anew. None: nothing is trained yet.
+
+        Raises:
+          UserError: the end needs one that is damaged, and there is no good one before it.
+        """
+        step = self.checkpoints.newest_good(at_most)
+        damaged = {} if step is None else self.checkpoints.find_damaged(self._needed_at_end(step))
+        if step is None or not damaged:
+            return step
+        first, choice = min(damaged), self.config.evaluate.checkpoint
+        what = f"{self.workdir}: checkpoint {first} is damaged ({damaged[first]}), and evaluate.checkpoint = {choice!r}"
+        earlier = [step for step in self.checkpoints.steps() if step < first]
+        if len(self.checkpoints.find_damaged(earlier)) < len(earlier):
+            self.say(f"{what} needs it: it is trained again.")
+            return self.newest_good(first - 1)
+        if choice == "best" and not self._ends_at(step):
+            self.say(f"{what} needs it unless a later one is better: there is none before it to train it again from.")
+            return step
+        raise UserError(
+            f"{what} needs it; there is none before it to train it again from. Resume with --config.evaluate.checkpoint"
+            "=last --allow-config-change=evaluate.checkpoint, or delete the run directory to start anew."
+        )
+
+    def _ends_at(self, step: int) -> bool:
+        return step == self.config.train.steps or not self.was_open(step)
+
+    def _needed_at_end(self, step: int) -> list[int]:
+        """Checkpoints before `step` by which the run will be evaluated, as far as that is known at `step`."""
+        progress, train = self.checkpoints.progress(step), self.config.train
+        kind, number = parse_checkpoint(self.config.evaluate.checkpoint, "evaluate.checkpoint")
+        if progress.get("status") == "diverged" or kind == "last":
+            return []
+        if kind == "best":
+            best = progress.get("best_step")  # gone if there was a better one, which will be made again
+            return [best] if best in self.checkpoints.steps() and best < step else []
+        # With patience it may end at any time: then the last of today are those of the end.
+        known = self._ends_at(step) or train.patience is not None
+        to_come = range(step + 1, step + 1 if known else train.steps + 1)
+        newest_first = itertools.chain(reversed(to_come), reversed([s for s in self.checkpoints.steps() if s <= step]))
+        last = itertools.islice((s for s in newest_first if is_scheduled(train, s)), number)
+        return [s for s in last if s < step]
+
     def _write_data(self, program: Program) -> None:
         path = self.workdir / DATA
         if not path.is_file():
@@ -48,6 +95,7 @@ class RunRecord:
     def resume(self, template: Any, step: int) -> Any:
         """The state at the checkpoint of `step`; log and checkpoints are cut back to it."""
         state, remembered = self.checkpoints.restore(template, step)
+        check_trained(self.workdir, step, remembered, self.config, self._allowed)
         (now,) = self.progress.executions
         self.progress = Progress.from_json(remembered, f"{self.workdir}: the checkpoint at step {step}")
         if self.progress.executions[-1:] != [now]:
@@ -86,7 +134,7 @@ class RunRecord:
         progress.last_step = step if progress.open else progress.last_step
         self.skipped = int(state.skipped)
         self.log.sync()
-        self.checkpoints.save(step, state, dataclasses.asdict(progress))
+        self.checkpoints.save(step, state, {**dataclasses.asdict(progress), TRAINED: to_dict(self.config)})
         self._saved_best, self.complete = progress.best_step, not progress.open
 
     def prune(self) -> None:

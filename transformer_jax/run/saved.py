@@ -68,7 +68,7 @@ def _choose(workdir: Path, config: Config, checkpoints: Checkpoints, steps: list
     if kind == "best":
         best_step = checked(checkpoints.progress(steps[-1]), {"best_step": int | None}, workdir)["best_step"]
         if best_step is None:
-            raise UserError(f"{workdir}: nothing was evaluated yet, so there is no best checkpoint.")
+            raise UserError(f"{workdir}: no evaluation was finite so far, so there is no best checkpoint.")
         return [best_step]
     if kind == "step":
         return [number]
@@ -281,7 +281,13 @@ def translate(
         say(f"{lines} cut to {limit}, what lies beyond is not translated: {_ranges((examples.cut + 1).tolist())}")
     output = Translations(num_results)
     predicted = run.evaluator.rows(run.evaluator.compile(output.predict), trained, examples)
-    return output.ranked({name: values[0] for name, values in predicted.items()}, run.assets)
+    found = output.ranked({name: values[0] for name, values in predicted.items()}, run.assets)
+    if [] in found:
+        raise UserError(
+            f"{workdir}: no translation of line {found.index([]) + 1} has a finite score: the parameters of this "
+            "checkpoint are damaged. Name another by --checkpoint."
+        )
+    return found
 
 
 def _ranges(numbers: Sequence[int]) -> str:

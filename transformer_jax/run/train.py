@@ -180,15 +180,13 @@ def _restore(program: Program, runs: list[RunRecord], lanes: Lane, say: Say) -> 
 
     A run that is closed stands still at its own last checkpoint.
     """
-    newest_of = [run.checkpoints.newest_good() for run in runs]
+    newest_of = [run.newest_good() for run in runs]
     is_open = [step is None or run.was_open(step) for run, step in zip(runs, newest_of, strict=True)]
     training = [run for run, still in zip(runs, is_open, strict=True) if still]
-    common: int | None = None
-    while len(newest := {run.checkpoints.newest_good(common) for run in training}) > 1:
-        if None in newest:
-            newest = {None}
-            break
-        common = min(step for step in newest if step is not None)
+    newest = {step for step, still in zip(newest_of, is_open, strict=True) if still}
+    while len(newest) > 1:
+        common = min(newest, key=lambda step: step or 0)
+        newest = {None} if common is None else {run.newest_good(common) for run in training}
     start = newest.pop() if newest else max(step for step in newest_of if step is not None)
     if start is None:
         if any(run.checkpoints.steps() for run in runs):
@@ -312,9 +310,11 @@ class _Clock:
 def _conclude(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[int], say: Say) -> list[Result]:
     """Evaluates every split with the parameters that `evaluate.checkpoint` names, and writes result.json."""
     started = time.perf_counter()
+    choice = program.config.evaluate.checkpoint
     for run in runs:
         _count_skipped(run, say)
-    choice = program.config.evaluate.checkpoint
+        if choice == "best":
+            _look_for_best(run, say)
     # A run that diverged has no score; its last good state only fills its lane.
     choices = [choice if run.progress.status == "finished" else "last" for run in runs]
     params = stack([load_params(run.workdir, c) for run, c in zip(runs, choices, strict=True)])
@@ -369,3 +369,12 @@ def _count_skipped(run: RunRecord, say: Say) -> None:
         say(f"{left_out}: more than {MOST_SKIPPED:.0%}, so this run is no measurement.")
     else:
         say(f"{left_out}.")
+
+
+def _look_for_best(run: RunRecord, say: Say) -> None:
+    """A run of which no evaluation was finite has no best checkpoint to be evaluated by: it has diverged."""
+    progress = run.progress
+    if progress.status == "finished" and progress.best_step is None:
+        progress.status = "diverged"
+        best = run.config.evaluate.best
+        say(f"{run.workdir}: no evaluation gave a finite {best}, so none is the best, and this run is no measurement.")
