@@ -1,5 +1,6 @@
 """Damages a run directory at random, as a full disk, a bad copy or somebody else might."""
 
+import copy
 import json
 import random
 import shutil
@@ -52,7 +53,7 @@ def _fields(path: Path, rng: random.Random, files: list[Path]) -> str:
     changed = []
     for _ in range(rng.choice([1, 1, 1, 2, 5])):
         places = list(_places(tree))
-        value = rng.choice(VALUES)
+        value = copy.deepcopy(rng.choice(VALUES))  # it may be damaged in its turn
         if not places or rng.random() < 0.05:
             tree = value
             changed.append(f"all = {value!r:.60}")
