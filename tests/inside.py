@@ -142,10 +142,10 @@ def step_by_step(
 
 
 def cache_shapes(config: Config, rows: int, max_length: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Shapes of the keys and the values of an empty cache, and the number of tokens in it."""
+    """Shapes of the keys and the values of a layer's empty cache, and the number of tokens in it."""
     batch = {"inputs": jnp.full((rows, 2), PAD + 1)}
     params = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)
     _, cache = build_model(config.model).start(params, batch, 1, max_length)
-    keys, values = cache["decoder"]["layers"]["self_attention"]["keys_values"]
+    keys, values = cache["decoder"]["layers"]["0"]["self_attention"]["keys_values"]
     return keys.shape, values.shape, int(cache["length"])

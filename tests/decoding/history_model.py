@@ -28,7 +28,7 @@ def asked(limits, max_length: int) -> Search:
 
 
 def make_cache(num_rows: int, max_length: int) -> dict[str, jax.Array]:
-    return {"history": jnp.zeros((NUM_LAYERS, num_rows, max_length), jnp.int32), "step": jnp.int32(0)}
+    return {"history": jnp.zeros((num_rows, NUM_LAYERS, max_length), jnp.int32), "step": jnp.int32(0)}
 
 
 def make_logits_fn(tables: jax.Array, beam_size: int = 1, on_call: Callable[[], None] | None = None):
@@ -38,9 +38,9 @@ def make_logits_fn(tables: jax.Array, beam_size: int = 1, on_call: Callable[[], 
     def logits_fn(tokens, cache):
         if on_call is not None:
             jax.debug.callback(on_call)
-        history = cache["history"].at[:, :, cache["step"]].set(tokens)
+        history = cache["history"].at[:, :, cache["step"]].set(tokens[:, None])
         # Each layer holds half of what is needed.
-        digits = jnp.where(jnp.arange(history.shape[-1]) % 2 == 0, history[0], history[1])
+        digits = jnp.where(jnp.arange(history.shape[-1]) % 2 == 0, history[:, 0], history[:, 1])
         code = jnp.sum(digits * VOCAB_SIZE ** jnp.arange(history.shape[-1]), axis=-1)
         return tables[jnp.arange(tables.shape[0]), code], {"history": history, "step": cache["step"] + 1}
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.decoding import beam_search, greedy, length_penalty
+from transformer_jax.decoding.logits import best_next_tokens, next_token_log_probs
 
 MAX_LENGTH = 5
 ALPHAS = np.array([0.0, 0.6, 1.0, -0.5, 3.0, -3.0], np.float32)
@@ -210,11 +211,23 @@ def test_length_penalty_is_that_of_wu_et_al():
     np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 20]), 0.6), [1.0, 2**0.6, (25 / 6) ** 0.6], rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(8,), (1, 2, 3)])
+@pytest.mark.parametrize("shape", [(4,), (1, 8, 3)])
 def test_a_cache_that_cannot_be_reordered_is_refused(shape):
-    with pytest.raises(ValueError, match=r"cache\['key'\].*\[layer, 8"):
+    with pytest.raises(ValueError, match=r"cache\['key'\].*\[8, \.\.\.\] or \[2, "):
         beam_search(
             toy.make_logits_fn(toy.make_tables(0, 2, MAX_LENGTH), 4),
             {"key": jnp.zeros(shape)},
             toy.asked([1, 1], MAX_LENGTH),
         )
+
+
+@pytest.mark.parametrize("vocab_size", [40, 1000, 1024])
+def test_the_largest_are_found_among_many(vocab_size):
+    """In blocks, where they are enough: side by side in one or spread over all; PAD is never among them."""
+    logits = np.random.default_rng(0).permuted(np.tile(np.linspace(-9, 9, vocab_size, dtype=np.float32), (50, 1)), axis=1)
+    logits[0].sort()
+    logits[:, toy.PAD] = 20.0
+    log_probs, tokens = best_next_tokens(jnp.asarray(logits), 7, toy.PAD)
+    every = np.asarray(next_token_log_probs(jnp.asarray(logits), toy.PAD))
+    np.testing.assert_array_equal(tokens, np.argsort(-every, axis=1)[:, :7])
+    np.testing.assert_allclose(log_probs, -np.sort(-every, axis=1)[:, :7], rtol=1e-6)

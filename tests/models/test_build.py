@@ -130,6 +130,6 @@ def test_depth_does_not_grow_the_program():
     assert equations(2) == equations(7) > 0
 
 
-def test_a_cache_has_layers_and_batch_in_front():
+def test_a_cache_has_batch_and_heads_in_front():
     keys, values, length = inside.cache_shapes(tiny.config({"model.d_v": 3}), rows=5, max_length=7)
-    assert (keys, values, length) == ((2, 5, 7, 2, 4), (2, 5, 7, 2, 3), 0)
+    assert (keys, values, length) == ((5, 2, 4, 7), (5, 2, 7, 3), 0)

@@ -8,7 +8,7 @@ import tiny
 
 from transformer_jax.config import FIELDS
 from transformer_jax.models.build import build_model
-from transformer_jax.models.stack import REMAT_POLICIES
+from transformer_jax.models.stack import KEPT, REMAT_POLICIES
 from transformer_jax.models.tokens import tokens_of
 
 CONFIG = tiny.config()
@@ -77,6 +77,25 @@ def test_hypotheses_of_one_example_start_alike_in_a_batch_of_one_too():
     np.testing.assert_allclose(logits[0], alone[0], rtol=1e-5)
     np.testing.assert_array_equal(logits[0], logits[1])
     assert not np.allclose(logits[0], logits[2])
+
+
+def test_hypotheses_of_one_example_are_apart_however_many_tokens_are_read_at_once():
+    """Each of three an example, with the tokens that it reads, gives the logits that it gives alone."""
+    module, params = build_model(CONFIG.model).module, {"params": tiny.params(CONFIG)}
+    sources, tokens_NT = batch()["inputs"][:2], np.random.default_rng(0).integers(4, 11, (6, 4))
+
+    def read(sources, tokens_NT, width, parts):
+        _, kept = module.apply(params, {"inputs": sources}, width, 5, method="start", mutable=KEPT)
+        found = []
+        for part_NT in np.split(tokens_NT, parts, axis=1):
+            logits, changed = module.apply({**params, **kept}, part_NT, method="step", mutable=["cache"])
+            kept, found = {**kept, **changed}, [*found, logits]
+        return np.concatenate(found, axis=1)
+
+    with jax.disable_jit():
+        alone = read(np.repeat(sources, 3, axis=0), tokens_NT, 1, [])
+        for parts in ([], [1, 2, 3], [2]):
+            np.testing.assert_allclose(read(sources, tokens_NT, 3, parts), alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("remat", REMAT_POLICIES)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from transformer_jax.decoding.logits import Cache, LogitsFn, next_token_log_probs
+from transformer_jax.decoding.logits import Cache, LogitsFn, best_next_tokens
 from transformer_jax.decoding.search import Search
 
 
@@ -74,23 +74,25 @@ def beam_search(
 
     Args:
       logits_fn: see `LogitsFn`; it is given B*K flat hypotheses, hypothesis k of example b at b*K + k.
-      cache: its first cache, of B*K beams. It is reordered along axis 1 as hypotheses are chosen.
+      cache: its first cache, of B*K hypotheses. What each has of its own is reordered as hypotheses are chosen.
       search: what is asked.
       beam_size: K; may exceed the vocabulary (of at least two tokens).
       alpha: exponent of the length penalty, of any sign; 0 ranks by probability. May be traced.
       num_results: N; may exceed K.
 
     Raises:
-      ValueError: a leaf of the cache that is neither a scalar nor of B*K hypotheses along axis 1.
+      ValueError: a leaf of the cache that is neither a scalar nor of B*K hypotheses or B examples along axis 0.
     """
     batch_size, ids = search.batch_size, search.ids
-    _check_cache(cache, batch_size * beam_size)
+    _check_cache(cache, batch_size, batch_size * beam_size)
     limits_B = jnp.minimum(search.limits_B, search.max_length)
 
     def body(state: _State) -> _State:
-        logits, cache = logits_fn(state.beams.last_BK.reshape(-1), state.cache)
-        log_probs_BKC = next_token_log_probs(logits, ids.pad).reshape(batch_size, beam_size, -1)
-        beams, parents_BK = _advance(state.beams, log_probs_BKC, state.step, limits_B, alpha, ids.eos)
+        logits_NC, cache = logits_fn(state.beams.last_BK.reshape(-1), state.cache)
+        # The 2K best of all continuations are among the 2K best of each hypothesis.
+        best = best_next_tokens(logits_NC, min(2 * beam_size, logits_NC.shape[-1]), ids.pad)
+        log_probs_BKI, tokens_BKI = (a.reshape(batch_size, beam_size, -1) for a in best)
+        beams, parents_BK = _advance(state.beams, log_probs_BKI, tokens_BKI, state.step, limits_B, alpha, ids.eos)
         return _State(state.step + 1, beams, _reorder(cache, parents_BK))
 
     beams = _first_beams(search, beam_size, num_results, limits_B <= 0)
@@ -118,18 +120,19 @@ def _first_beams(search: Search, beam_size: int, num_results: int, done_B: jax.A
 
 def _advance(
     beams: _Beams,
-    log_probs_BKC: jax.Array,
+    log_probs_BKI: jax.Array,
+    tokens_BKI: jax.Array,
     step: jax.Array,
     limits_B: jax.Array,
     alpha: float | jax.Array,
     eos_id: int,
 ) -> tuple[_Beams, jax.Array]:
     """One token more for the examples not done, and the old hypothesis that each alive one continues, int32[B, K]."""
-    batch_size, beam_size, vocab_size = log_probs_BKC.shape
-    continued_BKC = beams.alive_log_probs_BK[:, :, None] + log_probs_BKC
+    batch_size, beam_size, per_hypothesis = log_probs_BKI.shape
+    continued_BKI = beams.alive_log_probs_BK[:, :, None] + log_probs_BKI
     # Each hypothesis has one continuation by EOS, so that 2K candidates hold K unfinished ones.
-    log_probs_BJ, flat_BJ = lax.top_k(continued_BKC.reshape(batch_size, -1), 2 * beam_size)
-    parents_BJ, tokens_BJ = flat_BJ // vocab_size, flat_BJ % vocab_size
+    log_probs_BJ, flat_BJ = lax.top_k(continued_BKI.reshape(batch_size, -1), 2 * beam_size)
+    parents_BJ, tokens_BJ = flat_BJ // per_hypothesis, _take(tokens_BKI.reshape(batch_size, -1), flat_BJ)
     candidates_BJT = _take(beams.alive_BKT, parents_BJ).at[:, :, step].set(tokens_BJ)
     eos_BJ = tokens_BJ == eos_id
     length = step + 1
@@ -200,22 +203,23 @@ def _take(x_BJ: jax.Array, index_BK: jax.Array) -> jax.Array:
 
 
 def _reorder(cache: Cache, parents_BK: jax.Array) -> Cache:
-    """The cache whose hypothesis b*K + k is the old hypothesis b*K + parents[b, k]."""
+    """The cache whose hypothesis b*K + k is the old hypothesis b*K + parents[b, k]; what they share stays."""
     batch_size, beam_size = parents_BK.shape
 
     def reorder(leaf: jax.Array) -> jax.Array:
-        if leaf.ndim == 0:
+        if leaf.ndim == 0 or leaf.shape[0] == batch_size:
             return leaf
-        split = leaf.reshape(leaf.shape[0], batch_size, beam_size, *leaf.shape[2:])
-        return jax.vmap(_take, in_axes=(0, None))(split, parents_BK).reshape(leaf.shape)
+        return _take(leaf.reshape(batch_size, beam_size, *leaf.shape[1:]), parents_BK).reshape(leaf.shape)
 
     return jax.tree.map(reorder, cache)
 
 
-def _check_cache(cache: Cache, num_hypotheses: int) -> None:
+def _check_cache(cache: Cache, batch_size: int, num_hypotheses: int) -> None:
     """A leaf that is silently not reordered would mix hypotheses."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(cache):
         shape = jnp.shape(leaf)
-        if len(shape) == 1 or (len(shape) >= 2 and shape[1] != num_hypotheses):
+        if shape and shape[0] not in (batch_size, num_hypotheses):
             name = jax.tree_util.keystr(path)
-            raise ValueError(f"cache{name} has shape {shape}; a leaf is a scalar or [layer, {num_hypotheses}, ...].")
+            raise ValueError(
+                f"cache{name} has shape {shape}; a leaf is a scalar, [{num_hypotheses}, ...] or [{batch_size}, ...]."
+            )

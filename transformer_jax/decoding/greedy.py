@@ -1,9 +1,8 @@
 """Greedy search: the most probable token at each step."""
 
 import jax
-import jax.numpy as jnp
 
-from transformer_jax.decoding.logits import Cache, LogitsFn
+from transformer_jax.decoding.logits import Cache, LogitsFn, largest
 from transformer_jax.decoding.search import Search
 from transformer_jax.decoding.single import Decoded, decode_single
 
@@ -19,6 +18,6 @@ def greedy(logits_fn: LogitsFn, cache: Cache, search: Search) -> Decoded:
 
     def most_probable(log_probs_BC: jax.Array, step: jax.Array) -> jax.Array:
         del step
-        return jnp.argmax(log_probs_BC, axis=-1)
+        return largest(log_probs_BC, 1)[1][:, 0]
 
     return decode_single(most_probable, logits_fn, cache, search)

@@ -43,7 +43,8 @@ def attention(
     """
     logits_BHTS = scale * (score(q_BTHK, k_BSHK) + relative_score) + bias
     weights_BHTS = weights(logits_BHTS, mask_BHTS)
-    return jnp.einsum("BHTS,BSHV->BTHV", dropout(weights_BHTS).astype(v_BSHV.dtype), v_BSHV), weights_BHTS
+    heads_BHTV = jnp.einsum("BHTS,BSHV->BHTV", dropout(weights_BHTS).astype(v_BSHV.dtype), v_BSHV)
+    return jnp.swapaxes(heads_BHTV, 1, 2), weights_BHTS
 
 
 class MultiHeadAttention(nn.Module):
@@ -95,18 +96,19 @@ class MultiHeadAttention(nn.Module):
 
     def _keys_and_values(self, memory_BSD: jax.Array | None, relation: Relation) -> KeysValues:
         if memory_BSD is None:
-            return self.get_variable("context", "keys_values")
+            return _as_attended(self.get_variable("context", "keys_values"))
         if not self.has_variable("cache", "keys_values"):
             return self._project(memory_BSD, relation.k_positions_BS)
-        new = self._project(memory_BSD, relation.q_positions_BT)
-        first = relation.q_positions_BT[0, 0]
         kept = jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), first, axis=1),
+            lambda old, new, axis: jax.lax.dynamic_update_slice_in_dim(
+                old, new.astype(old.dtype), relation.first, axis
+            ),
             self.get_variable("cache", "keys_values"),
-            new,
+            _as_kept(self._project(memory_BSD, relation.q_positions_BT)),
+            AXES_OF_KEPT,
         )
         self.put_variable("cache", "keys_values", kept)
-        return kept
+        return _as_attended(kept)
 
     def _project(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> KeysValues:
         k_BSHK = self.key_norm(self.key(memory_BSD))
@@ -114,9 +116,23 @@ class MultiHeadAttention(nn.Module):
 
     def keep(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> None:
         """Projects what is attended to once, for all calls to come."""
-        self.put_variable("context", "keys_values", self._project(memory_BSD, positions_BS))
+        self.put_variable("context", "keys_values", _as_kept(self._project(memory_BSD, positions_BS)))
 
     def reserve(self, batch_size: int, length: int, dtype: Any) -> None:
-        """Makes room for keys [B, length, H, K] and values [B, length, H, V]; a call writes them at its positions."""
-        empty = tuple(jnp.zeros((batch_size, length, self.num_heads, width), dtype) for width in (self.d_k, self.d_v))
-        self.put_variable("cache", "keys_values", empty)
+        """Makes room for `length` keys and values of each row; a call writes its own from `Relation.first` on."""
+        k_BSHK, v_BSHV = (jnp.zeros((batch_size, length, self.num_heads, n), dtype) for n in (self.d_k, self.d_v))
+        self.put_variable("cache", "keys_values", _as_kept((k_BSHK, v_BSHV)))
+
+
+AXES_OF_KEPT = (3, 2)
+"""Where S stands in keys and values that are kept: [B, H, K, S] and [B, H, S, V], as attention multiplies them."""
+
+
+def _as_kept(keys_values: KeysValues) -> KeysValues:
+    k_BSHK, v_BSHV = keys_values
+    return jnp.transpose(k_BSHK, (0, 2, 3, 1)), jnp.swapaxes(v_BSHV, 1, 2)
+
+
+def _as_attended(kept: KeysValues) -> KeysValues:
+    k_BHKS, v_BHSV = kept
+    return jnp.transpose(k_BHKS, (0, 3, 1, 2)), jnp.swapaxes(v_BHSV, 1, 2)

@@ -18,6 +18,7 @@ class Relation(NamedTuple):
     q_positions_BT: jax.Array
     k_positions_BS: jax.Array
     bias_BHTS: jax.Array | float = 0.0
+    first: jax.Array | int = 0  # where, among keys that are kept, those of the queries' own tokens begin
 
 
 def relate(queries: Tokens, keys: Tokens) -> Relation:
@@ -25,10 +26,37 @@ def relate(queries: Tokens, keys: Tokens) -> Relation:
     return Relation(segment_mask(queries.segments, keys.segments), queries.positions, keys.positions)
 
 
-def relate_written(tokens_BT: jax.Array, length: jax.Array, k_positions_1S: jax.Array) -> tuple[Tokens, Relation]:
-    """New tokens of outputs that are `length` tokens long, and who of these and the earlier ones each may attend to."""
-    new = Tokens(tokens_BT, length + jnp.arange(tokens_BT.shape[1])[None], jnp.ones_like(tokens_BT))
-    return new, Relation(causal_mask(new.positions, k_positions_1S), new.positions, k_positions_1S)
+def relate_written(
+    tokens_NT: jax.Array, length: jax.Array, writers_NS: jax.Array, batch_size: int
+) -> tuple[Tokens, Relation, jax.Array]:
+    """New tokens of hypotheses that are `length` tokens long, and who of these and the earlier ones each may attend to.
+
+    The W hypotheses of an example are one row: its new tokens stand one after the other, at each place those of all
+    hypotheses. So do the keys that are kept, and no key moves when hypotheses are chosen: what moves is `writers`, in
+    which each hypothesis says who wrote the tokens that it consists of.
+
+    Args:
+      tokens_NT: N = B W hypotheses, w of example b at b W + w.
+      writers_NS: int32, the place among the W at which each token was written; filled in up to `length`.
+      batch_size: B.
+
+    Returns:
+      The tokens [B, T W], their relation to the S W keys that are kept, and `writers` with the new tokens.
+    """
+    (rows, new), places = tokens_NT.shape, jnp.arange(writers_NS.shape[1])
+    width = rows // batch_size
+    own_N1 = jnp.tile(jnp.arange(width, dtype=writers_NS.dtype), batch_size)[:, None]
+    writers_NS = jnp.where((places >= length) & (places < length + new), own_N1, writers_NS)
+    new_T = length + jnp.arange(new)
+    wrote_NSW = writers_NS[:, :, None] == jnp.arange(width, dtype=writers_NS.dtype)
+    seen_BTWSW = jnp.moveaxis(
+        (places <= new_T[:, None])[:, :, None] & wrote_NSW.reshape(batch_size, width, 1, -1, width), 1, 2
+    )
+    positions_1T, k_positions_1S = jnp.repeat(new_T, width)[None], jnp.repeat(places, width)[None]
+    tokens_BT = jnp.swapaxes(tokens_NT.reshape(batch_size, width, new), 1, 2).reshape(batch_size, -1)
+    mask_BHTS = seen_BTWSW.reshape(batch_size, 1, new * width, -1)
+    tokens = Tokens(tokens_BT, positions_1T, jnp.ones_like(tokens_BT))
+    return tokens, Relation(mask_BHTS, positions_1T, k_positions_1S, first=length * width), writers_NS
 
 
 def segment_mask(q_segments_BT: jax.Array, k_segments_BS: jax.Array) -> jax.Array:

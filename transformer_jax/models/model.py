@@ -6,14 +6,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from transformer_jax.models.stack import KEPT
 from transformer_jax.models.tokens import Batch
 
 Params = Any
 Context = Any
-"""What all steps of writing share; any pytree."""
+"""What all steps of writing share; any pytree of arrays [example, ...]."""
 Cache = Any
-"""What each hypothesis has of its own; leaves of two or more axes are [layer, hypothesis, ...], scalars shared."""
-KEPT = ["context", "cache"]
+"""What changes from step to step. Leaves are [hypothesis, ...], of one alone; [example, ...], where its hypotheses
+share what lies there; or scalars, shared by all."""
 
 
 @dataclasses.dataclass(frozen=True)

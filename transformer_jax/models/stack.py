@@ -6,8 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-COLLECTIONS: Mapping[Any, int] = {"params": 0, "cache": 0, "context": 0, "intermediates": 0}
+COLLECTIONS: Mapping[Any, int] = {"params": 0, "intermediates": 0}
 """What each layer has of its own; the arrays of all layers are stacked along the first axis."""
+KEPT = ("context", "cache")
+"""What each layer keeps while a sentence is written, apart from that of the others."""
 
 REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
     "layers": None,
@@ -19,6 +21,8 @@ REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
 
 def each_layer(call: Callable[[Any, Any], Any], layer: nn.Module, x: Any, depth: int, remat: str = "none") -> Any:
     """`x` after `call(layer, x)` of each of `depth` layers, which differ in parameters, dropout and what they keep."""
+    if layer.is_mutable_collection("cache") and not layer.is_initializing():
+        return _one_after_the_other(call, layer, x, depth)
     if remat != "none":
         call = nn.remat(call, policy=REMAT_POLICIES[remat], prevent_cse=False)  # a scan needs no barrier against CSE
     scan = nn.scan(
@@ -28,3 +32,15 @@ def each_layer(call: Callable[[Any, Any], Any], layer: nn.Module, x: Any, depth:
         length=depth,
     )
     return scan(layer, x, None)[0]
+
+
+def _one_after_the_other(call: Callable[[Any, Any], Any], layer: nn.Module, x: Any, depth: int) -> Any:
+    """While a sentence is written: a scan would copy all that the layers keep at each token."""
+    run = nn.apply(call, layer.clone(parent=None), mutable=KEPT)
+    params = layer.variables["params"]
+    for number in range(depth):
+        kept: dict[str, Any] = {name: layer.get_variable(name, f"{number}", {}) for name in KEPT}
+        x, kept = run({"params": jax.tree.map(lambda leaf, number=number: leaf[number], params), **kept}, x)
+        for name in filter(layer.is_mutable_collection, kept):
+            layer.put_variable(name, f"{number}", kept[name])
+    return x

@@ -152,16 +152,21 @@ class Transformer(nn.Module):
     def start(self, batch: Batch, width: int, length: int) -> None:
         """Encodes the inputs, each for `width` hypotheses of at most `length` tokens."""
         source = tokens_of(batch, "inputs")
-        encoded_BSD = jnp.repeat(self.encode(source), width, axis=0)
-        source = Tokens(*(jnp.repeat(jnp.broadcast_to(a, source.ids.shape), width, axis=0) for a in source))
-        self.put_variable("context", "source", source)
-        self.put_variable("context", "k_positions", jnp.arange(length)[None])
+        self.put_variable("context", "source", Tokens(*(jnp.broadcast_to(a, source.ids.shape) for a in source)))
         self.put_variable("cache", "length", jnp.zeros((), jnp.int32))
-        self.decoder.start(encoded_BSD, source, length)
+        self.put_variable("cache", "writers", jnp.zeros((source.ids.shape[0] * width, length), jnp.int32))
+        self.decoder.start(self.encode(source), source, length * width)
 
-    def step(self, tokens_BT: jax.Array) -> jax.Array:
-        """float32[B, T, C]: the logits of the token that follows each of these, which follow those of earlier steps."""
+    def step(self, tokens_NT: jax.Array) -> jax.Array:
+        """float32[N, T, C]: the logits of the token that follows each of these, which follow those of earlier steps."""
+        source: Tokens = self.get_variable("context", "source")
         length: jax.Array = self.get_variable("cache", "length")
-        self.put_variable("cache", "length", length + tokens_BT.shape[1])
-        target, to_self = relate_written(tokens_BT, length, self.get_variable("context", "k_positions"))
-        return self._logits(target, None, to_self, self.get_variable("context", "source"))
+        batch_size = source.ids.shape[0]
+        target, to_self, writers_NS = relate_written(
+            tokens_NT, length, self.get_variable("cache", "writers"), batch_size
+        )
+        self.put_variable("cache", "length", length + tokens_NT.shape[1])
+        self.put_variable("cache", "writers", writers_NS)
+        logits_BTC = self._logits(target, None, to_self, source)
+        of_hypotheses = logits_BTC.reshape(batch_size, tokens_NT.shape[1], -1, logits_BTC.shape[-1])
+        return jnp.swapaxes(of_hypotheses, 1, 2).reshape(*tokens_NT.shape, -1)
