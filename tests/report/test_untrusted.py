@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_files import make_sweep
 
 from transformer_jax import cli
 from transformer_jax.errors import UserError
 from transformer_jax.report import page
+from transformer_jax.report.read import read_sweep
 from transformer_jax.report.write import pack_report, write_report
 from transformer_jax.sweeps.runner import sweep_status
 
@@ -350,6 +352,25 @@ def test_a_file_of_a_sweep_that_is_none_is_refused_or_replaced(tmp_path, name, k
 
 
 @pytest.mark.usefixtures("in_time")
+@pytest.mark.parametrize("link", ["runs", "runs/no_wo", "runs/no_wo/seed_1"])
+def test_a_directory_that_is_a_link_is_not_followed(tmp_path, link):
+    """A whole directory of a stranger's sweep may lead to a run of somebody else."""
+    directory = make_sweep(tmp_path / "sweep", {"base": [0.5, 0.5], "no_wo": [0.25, 0.123456]})
+    (directory / link).rename(tmp_path / "elsewhere")
+    (directory / link).symlink_to(tmp_path / "elsewhere")
+    for read in (
+        read_sweep(directory),
+        pack_report(directory, tmp_path / "packed") and read_sweep(tmp_path / "packed"),
+    ):
+        (run,) = [run for run in read.runs if (run.row, run.seed) == ("no_wo", 1)]
+        assert (run.status, run.value, run.result, run.curves) == ("unreadable", None, {}, {})
+        assert run.message == f"{link} is a link: what it leads to is not of this sweep"
+    write_report(directory)
+    pages = [*directory.glob("report.*"), *(tmp_path / "packed").iterdir()]
+    assert not [page.name for page in pages if re.search(r"0\.1234|12\.3", page.read_text())]
+    assert [run["status"] for run in sweep_status(directory)][-1] == "unreadable"
+
+
 @pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
 def test_a_lock_that_is_none_keeps_nobody_waiting(tmp_path, kind):
     directory = make_plain_sweep(tmp_path)

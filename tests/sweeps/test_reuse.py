@@ -63,6 +63,12 @@ def test_a_run_with_links_is_not_reused(sweep, tmp_path):
     assert list(tmp_path.iterdir()) == [sweep]
 
 
+def test_a_run_behind_a_link_is_not_found(sweep, tmp_path):
+    (sweep / "runs" / "base").rename(tmp_path / "elsewhere")
+    (sweep / "runs" / "base").symlink_to(tmp_path / "elsewhere")
+    assert finished_runs([sweep]) == {}
+
+
 def test_a_run_that_goes_meanwhile_leaves_nothing(sweep, tmp_path):
     assert not reuse(sweep / "runs" / "base" / "seed_7", tmp_path / "twin")
     assert list(tmp_path.iterdir()) == [sweep]

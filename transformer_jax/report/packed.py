@@ -101,34 +101,32 @@ def _without_name(row: Row) -> Json:
 
 def run_lines(sweep: Sweep, directory: Path) -> Iterator[Json]:
     """The lines of runs.jsonl."""
-    for run, path in _run_directories(sweep, directory):
+    for run in sweep.runs:
+        if run.status == "missing":
+            continue
+        path = None if run.path is None else directory / run.path
         yield {
             "row": run.row,
             "seed": run.seed,
             "overrides": sweep.rows[run.row].overrides,
             "status": run.status,
             "message": run.message,
-            "config": _read_if_any(path / CONFIG),
-            "data": _read_if_any(path / DATA),
+            "config": path and _read_if_any(path / CONFIG),
+            "data": path and _read_if_any(path / DATA),
             "result": run.result,
         }
 
 
 def curve_lines(sweep: Sweep, directory: Path) -> Iterator[Json]:
     """The lines of curves.jsonl."""
-    for run, path in _run_directories(sweep, directory):
+    for run in sweep.runs:
+        if run.path is None:
+            continue
         with contextlib.suppress(OSError):  # then the run's message says so
-            for line in read_metrics(path / METRICS)[0]:
+            for line in read_metrics(directory / run.path / METRICS)[0]:
                 numbers_and_texts = {name: value for name, value in line.items() if not isinstance(value, dict | list)}
                 whose = {"row": run.row, "seed": run.seed}
                 yield whose | numbers_and_texts | whose
-
-
-def _run_directories(sweep: Sweep, directory: Path) -> Iterator[tuple[Run, Path]]:
-    """The runs that were started, and where they lie."""
-    for run in sweep.runs:
-        if run.path is not None and run.status != "missing":
-            yield run, directory / run.path
 
 
 def _read_if_any(path: Path) -> Json | None:

@@ -20,6 +20,7 @@ from transformer_jax.run.directory import (
     RESULT,
     SWEEP,
     SWEEP_SCHEMA,
+    find_link_to,
     is_count,
     read_metrics,
     run_directory_of,
@@ -125,6 +126,9 @@ def _single_run(directory: Path) -> Sweep:
 
 def _read_run(sweep: Path, row: str, seed: int, metric: str) -> Run:
     path = run_directory_of(Path(), row, seed)
+    if link := find_link_to(sweep / path):
+        message = f"{printable(str(link.relative_to(sweep)))} is a link: what it leads to is not of this sweep"
+        return make_run(row, seed, None, "unreadable", message, {}, {}, metric)
     return make_run(row, seed, str(path), *_read_run_directory(sweep / path), metric)
 
 

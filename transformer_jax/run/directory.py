@@ -26,6 +26,11 @@ def run_directory_of(sweep: Path, row: str, seed: int) -> Path:
     return sweep / RUNS / row / f"seed_{seed}"
 
 
+def find_link_to(run: Path) -> Path | None:
+    """The directory between a sweep and that run of it which is a link, or None: it would lead out of the sweep."""
+    return next((path for path in (run, *run.parents[:2]) if path.is_symlink()), None)
+
+
 def is_run_directory(directory: Path) -> bool:
     """Whether it holds a run, finished or begun."""
     return (directory / CONFIG).is_file() and any((directory / name).exists() for name in (DATA, METRICS, CHECKPOINTS))

@@ -8,18 +8,18 @@ from typing import Any
 
 from transformer_jax.errors import UserError
 from transformer_jax.files import find_irregular, flush
-from transformer_jax.run.directory import CHECKPOINTS, RESULT, RUNS, TENSORBOARD, write_json
+from transformer_jax.run.directory import CHECKPOINTS, RESULT, RUNS, TENSORBOARD, find_link_to, write_json
 from transformer_jax.run.identity import is_result_of, read_config, read_result
 
 ORIGIN = "reused_from"  # in the result.json of a run that was reused
 
 
 def finished_runs(sweeps: Iterable[Path]) -> dict[str, Path]:
-    """Key (see `run_key`) -> directory, of the finished runs of those sweeps. What cannot be read is left out."""
+    """Key (see `run_key`) -> directory, of the finished runs of those sweeps, but links and what cannot be read."""
     found: dict[str, Path] = {}
     for sweep in sweeps:
         for path in sorted(sweep.glob(f"{RUNS}/*/seed_*/{RESULT}")):
-            if result := known_result(path.parent):
+            if not find_link_to(path.parent) and (result := known_result(path.parent)):
                 found.setdefault(result["key"], path.parent)
     return found
 

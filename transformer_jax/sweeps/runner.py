@@ -23,6 +23,7 @@ from transformer_jax.run.directory import (
     ERROR,
     SWEEP,
     SWEEP_SCHEMA,
+    find_link_to,
     is_run_directory,
     run_directory_of,
     write_json,
@@ -165,9 +166,8 @@ def _plan(rows: Sequence[_Row], seeds: int, workdir: Path) -> list[Planned]:
 
 def _check_directory(run: Planned) -> None:
     """Refuses a directory that leads elsewhere, or that holds the result of another experiment."""
-    for path in (run.workdir, *run.workdir.parents[:2]):
-        if path.is_symlink():
-            raise UserError(f"{path}: is a link; what is written to a sweep must stay inside of it.")
+    if link := find_link_to(run.workdir):
+        raise UserError(f"{link}: is a link; what is written to a sweep must stay inside of it.")
     if run.result is not None and run.result.get("key") != run.key:
         raise UserError(
             f"{run.workdir}: holds a finished run of another config, other data or other numerics. Give this sweep "
