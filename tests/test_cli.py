@@ -1,5 +1,7 @@
 """The commands as a person or a script meets them."""
 
+import argparse
+import contextlib
 import importlib.metadata
 import io
 import json
@@ -8,15 +10,18 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_run
 
 from transformer_jax import cli
+from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.cli import ROOT
-from transformer_jax.run.interruption import Interruption
+from transformer_jax.run.interruption import Interruption, request_stop, stop_requested
 
 COMMANDS = [
     "train", "evaluate", "translate", "export", "replay", "score", "sweep", "report", "describe", "benchmark", "doctor",
@@ -267,6 +272,66 @@ def test_output_that_cannot_be_written_is_a_sentence(tmp_path):
     with Path("/dev/full").open("wb") as full:
         found = subprocess.run([*PROCESS, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert (found.returncode, found.stderr) == (2, "transformer_jax: input or output: No space left on device.\n")
+
+
+@contextlib.contextmanager
+def unread() -> Iterator[None]:
+    """Standard output goes to a reader that has gone, as that of `head` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", stream)
+        yield
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "--source={lines}", "--reference={lines}", "--workdir={run}"],
+        ["evaluate", "--watch", "--workdir={run}"],
+        ["translate", "--workdir={run}"],
+        ["report", "{run}", "--json"],
+        ["describe", "--config={config}", "--config.model.vocab_size=11"],
+        ["train", "--config={config}", "--workdir={run}"],  # is finished already
+    ],
+    ids=" ".join,
+)
+def test_output_that_nobody_reads_any_more_ends_a_command_silently(run, config, tmp_path, monkeypatch, capfd, command):
+    standard_input(monkeypatch, b"0 1\n")
+    (tmp_path / "lines").write_text("0 1\n")
+    with unread():
+        assert call(*(part.format(run=run, config=config, lines=tmp_path / "lines") for part in command)) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_help_that_nobody_reads_is_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    found = subprocess.run([*PROCESS, "--help"], stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (0, b"")
+
+
+def test_a_training_whose_lines_nobody_reads_any_more_is_saved_and_resumed(config, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("transformer_jax.run.train.compile_program", lambda *arguments: tiny_run.program())
+    arguments = ["train", f"--config={config}", f"--workdir={tmp_path / 'run'}"]
+    with unread():
+        assert call(*arguments) == 75
+    assert "stopped and saved at step 1. The same command resumes" in capfd.readouterr().err
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [1]
+    assert call(*arguments) == 0
+    assert tiny_run.content(tmp_path / "run") == tiny_run.content(tiny_run.finished())
+
+
+def test_a_sweep_is_stopped_too_though_its_lines_come_from_other_threads():
+    with unread(), stop_requested() as outer, stop_requested() as inner:
+        say = cli._say(argparse.Namespace(json=False))
+        thread = threading.Thread(target=say, args=("a line",))
+        thread.start()
+        thread.join()
+    assert outer == inner == [signal.SIGTERM]
+    assert not request_stop()
 
 
 def test_standard_input_that_is_closed_is_a_sentence(run, monkeypatch, capsys):

@@ -3,7 +3,14 @@
 What a command needs is imported by the command: `--help` and a refusal answer at once.
 """
 
-from transformer_jax.run.interruption import STOPPED, Interruption, abort, abort_on_interrupt, abort_on_interrupts
+from transformer_jax.run.interruption import (
+    STOPPED,
+    Interruption,
+    abort,
+    abort_on_interrupt,
+    abort_on_interrupts,
+    request_stop,
+)
 
 if __name__ == "__main__":
     abort_on_interrupt()  # before the imports that take time: an exception in one of them could be lost
@@ -48,28 +55,34 @@ def _run(arguments: list[str]) -> int:
             use_persistent_cache()
         with _memory_in_a_sentence():
             status: int = options.command(options, overrides)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where it may fail
+        _flush_output()
         return status
     except UserError as error:
         return _refuse(str(error))
     except Interruption as stopped:
         command = shortened(shlex.join(["./launch.sh", *arguments]))
-        print(f"\n{stopped}. The same command resumes: {command}", file=sys.stderr)
+        _tell(f"\n{stopped}. The same command resumes: {command}")
         return STOPPED
     except KeyboardInterrupt:
         abort()
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        _drop_output()
+        _drop(sys.stdout)
         return 0
     except OSError as error:  # a disk that is full, a directory that may not be written
-        _drop_output()
+        _drop(sys.stdout)
         return _refuse(f"{error.filename or 'input or output'}: {error.strerror or error}.")
 
 
 def _refuse(sentence: str) -> int:
-    print(f"transformer_jax: {shortened(sentence)}", file=sys.stderr)
+    _tell(f"transformer_jax: {shortened(sentence)}")
     return REFUSED
+
+
+def _tell(text: str) -> None:
+    try:
+        print(text, file=sys.stderr)
+    except BrokenPipeError:
+        _drop(sys.stderr)
 
 
 def _write_utf8() -> None:
@@ -79,10 +92,16 @@ def _write_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def _drop_output() -> None:
+def _flush_output() -> None:
+    """Here it may fail: at the end of the process that would be a traceback."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _drop(stream: Any) -> None:
     """What is left of it cannot be written, and would be tried again at the end of the process."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not a file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager
@@ -116,6 +135,10 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Overrides]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        _flush_output()  # of --help
+        super().exit(status, message)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. `./{self.prog} --help` says more.")
 
@@ -492,9 +515,21 @@ def _doctor(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _say(options: argparse.Namespace) -> Callable[[str], None]:
-    """Progress goes to standard error where standard output is for JSON."""
+    """Progress goes to standard error where standard output is for JSON.
+
+    Where its reader has gone, as `head` does, what is being trained is saved and stopped as by a signal.
+    """
     stream = sys.stderr if options.json else sys.stdout
-    return lambda line: print(line, file=stream, flush=True)
+
+    def say(line: str) -> None:
+        try:
+            print(line, file=stream, flush=True)
+        except BrokenPipeError:
+            _drop(stream)
+            if not request_stop():
+                raise
+
+    return say
 
 
 def _print(options: argparse.Namespace, result: dict[str, Any], lines: Sequence[str]) -> None:
@@ -502,6 +537,7 @@ def _print(options: argparse.Namespace, result: dict[str, Any], lines: Sequence[
 
     for line in [to_json(result)] if options.json else lines:
         print(line)
+    _flush_output()  # --watch prints several, hours apart
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 STOPPED, ABORTED = 75, 130
 """Exit status of a process that was asked to stop and saved its state (EX_TEMPFAIL), and of one stopped at once."""
 
+_listening: list[list[int]] = []  # what `stop_requested` has given out
+
 
 class Interruption(Exception):  # noqa: N818 - nothing went wrong
     """The run was asked to stop; its state is saved."""
@@ -23,6 +25,7 @@ class Interruption(Exception):  # noqa: N818 - nothing went wrong
 def stop_requested() -> Iterator[list[int]]:
     """A list that fills when SIGINT or SIGTERM asks to stop; the second SIGINT does what it did before."""
     received: list[int] = []
+    _listening.append(received)
 
     def handle(number: int, frame: Any) -> None:
         if received and number == signal.SIGINT:
@@ -39,8 +42,16 @@ def stop_requested() -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        _listening[:] = [listener for listener in _listening if listener is not received]
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def request_stop() -> bool:
+    """Asks to stop as SIGTERM does, from any thread; whether anybody listens."""
+    for received in _listening:
+        received.append(signal.SIGTERM)
+    return bool(_listening)
 
 
 def abort_on_interrupt() -> bool:
