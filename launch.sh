@@ -136,4 +136,7 @@ if [ "${1:-}" = test ]; then
 fi
 install "$extras"
 use_this_checkout
-exec "$venv/bin/python" -m transformer_jax.cli "$@"
+# Ctrl-C while Python itself starts would be a traceback: it is held back until the first lines of the command take it.
+hold=(env --block-signal=INT)
+"${hold[@]}" true 2>/dev/null || hold=() # GNU's env can
+exec ${hold[@]+"${hold[@]}"} "$venv/bin/python" -m transformer_jax.cli "$@"

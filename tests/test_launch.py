@@ -66,6 +66,23 @@ def test_no_arguments_are_no_arguments(launch):
     assert launch() == [str(launch.here), "<-m>", "<transformer_jax.cli>"]
 
 
+HOLDS = subprocess.run(["env", "--block-signal=INT", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not HOLDS, reason="env of this machine cannot hold signals back")
+def test_ctrl_c_while_python_starts_is_a_sentence(launch, tmp_path):
+    """Python reads sitecustomize.py before any line of the command."""
+    python = launch.venv / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nif [ "$2" = pip ]; then exit; fi\nexec {sys.executable} "$@"\n')
+    early = tmp_path / "early"
+    early.mkdir()
+    interrupt = "if 'transformer_jax.cli' in sys.orig_argv: os.kill(os.getpid(), signal.SIGINT)"
+    (early / "sitecustomize.py").write_text(f"import os, signal, sys\n{interrupt}\n")
+    assert launch("--help", check=False, PYTHONPATH=str(early)) == []
+    blank, sentence = launch.errors
+    assert (blank, sentence.partition(".")[0]) == ("", "stopped at once")
+
+
 def test_test_runs_pytest_in_the_repository(launch):
     assert launch("test", "-k", "a or b") == [str(LAUNCH.parent), "<-m>", "<pytest>", "<-k>", "<a or b>"]
     wanted = (launch.venv / "requirements.txt").read_text().splitlines()

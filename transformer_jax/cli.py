@@ -10,10 +10,12 @@ from transformer_jax.run.interruption import (
     abort_on_interrupt,
     abort_on_interrupts,
     request_stop,
+    take_interrupts,
 )
 
 if __name__ == "__main__":
     abort_on_interrupt()  # before the imports that take time: an exception in one of them could be lost
+    take_interrupts()
 
 import argparse
 import contextlib

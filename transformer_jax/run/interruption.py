@@ -68,6 +68,11 @@ def abort_on_interrupt() -> bool:
     return False
 
 
+def take_interrupts() -> None:
+    """Ends that SIGINT is held back, as launch.sh does while Python starts; one that came meanwhile is dealt with."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 @contextlib.contextmanager
 def abort_on_interrupts() -> Iterator[None]:
     """What `abort_on_interrupt` does, as long as this lasts."""
