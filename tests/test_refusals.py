@@ -281,7 +281,7 @@ CASES = [
     Case("no experiment", "sweep nothing.py --workdir=new", "nothing.py: no such Python file"),
     Case("a config for an experiment", "sweep c.py --workdir=new", "c.py: has no EXPERIMENT"),
     Case("a packed sweep is not resumed", f"sweep {cli.ROOT}/experiments/quickstart.py --workdir=packed", "packed: holds a packed sweep", {"packed/runs.jsonl": ""}),
-    Case("no sweep to show", "sweep c.py --workdir=nowhere --status", "nowhere holds neither sweep.json nor config.json"),
+    experiment("no sweep to show", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "new holds neither sweep.json nor config.json", "--status"),
     experiment("EXPERIMENT of another type", "EXPERIMENT = 3", "EXPERIMENT is int, not an Experiment"),
     experiment("no question", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "has no paragraph that begins with 'Question'", docstring=False),
     experiment("no base", f"EXPERIMENT = Experiment(rows={{'x': {{}}}}, {SCALES})", "the base 'base' is not among the rows"),
@@ -365,7 +365,7 @@ FILES = [
 ]  # fmt: skip
 COMMANDS = [
     EVALUATE, f"{EVALUATE} --checkpoint=best", TRANSLATE, TRAIN, "export --workdir=run --output=out", "replay --workdir=run",
-    "report run", "sweep c.py --workdir=run --status", "score --hypotheses=run/FILE --references=run/config.json",
+    "report run", "sweep e/e.py --workdir=run --status", "score --hypotheses=run/FILE --references=run/config.json",
 ]  # fmt: skip
 
 
@@ -378,6 +378,9 @@ def test_a_pipe_in_a_run_directory_keeps_no_command_waiting(name, tmp_path, monk
 
     monkeypatch.chdir(tmp_path)
     tiny_run.write_config_file(tmp_path / "c.py")
+    (tmp_path / "e").mkdir()
+    ((path, text),) = experiment("", f"EXPERIMENT = Experiment(rows={{'base': {{}}}}, {SCALES})", "").files.items()
+    (tmp_path / path).write_text(text)
     run = tiny_run.copy_of(tiny_run.finished(), tmp_path / "run")
     folder, _, file = name.rpartition("/")
     places = [path / file for path in (run.glob(folder) if folder else [run])]

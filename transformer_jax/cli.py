@@ -299,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="end a run that takes longer (lanes: each so long); it has failed",
     )
-    command.add_argument("--status", action="store_true", help="only show how far each run is")
+    command.add_argument("--status", action="store_true", help="only show how far each run of this sweep is")
 
     command = add(
         "report", _report, "Write the report of a sweep or of a run from its directory.",
@@ -432,23 +432,24 @@ def _score(options: argparse.Namespace, overrides: Overrides) -> int:
 
 def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config
-    from transformer_jax.sweeps.runner import run_sweep
+    from transformer_jax.sweeps.planning import plan_sweep
+    from transformer_jax.sweeps.runner import run_sweep, sweep_status
 
-    if options.status:
-        return _status(options)
     experiment = load_experiment(options.experiment)
     scale = choose_scale(experiment, options.scale)
     if options.config is not None:
         scale = on_config(scale, options.config)
     if options.seeds is not None:
         scale = dataclasses.replace(scale, seeds=options.seeds)
+    variants = make_variants(experiment, scale, overrides)
+    what = (options.experiment.stem, experiment, options.scale, scale, variants, options.workdir)
+    if options.status:
+        runs = sweep_status(options.workdir, plan_sweep(*what, download=False).runs)
+        lines = [f"{run['status']:>10}  {run['row']} seed {run['seed']}  {run['message']}".rstrip() for run in runs]
+        _print(options, {"runs": runs}, lines)
+        return 0
     report = run_sweep(
-        options.experiment.stem,
-        experiment,
-        options.scale,
-        scale,
-        make_variants(experiment, scale, overrides),
-        options.workdir,
+        *what,
         workers=options.workers,
         lanes=options.lanes,
         reuse_finished=not options.no_reuse,
@@ -458,15 +459,6 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
     )
     _print(options, report.as_dict(), [report.summary, f"Report: {report.files['html']}"])
     return 1 if any(run.status == "failed" for run in report.analysis.sweep.runs) else 0
-
-
-def _status(options: argparse.Namespace) -> int:
-    from transformer_jax.sweeps.runner import sweep_status
-
-    runs = sweep_status(options.workdir)
-    lines = [f"{run['status']:>10}  {run['row']} seed {run['seed']}  {run['message']}".rstrip() for run in runs]
-    _print(options, {"runs": runs}, lines)
-    return 0
 
 
 def _report(options: argparse.Namespace, overrides: Overrides) -> int:

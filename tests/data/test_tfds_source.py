@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_run
 from corpora import make_corpus
 
+from transformer_jax import cli
 from transformer_jax.config import DataConfig
-from transformer_jax.data import check
+from transformer_jax.data import check, check_there
 from transformer_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra [tfds] is not installed")
@@ -112,6 +114,31 @@ def test_a_set_that_is_not_there_is_prepared(tmp_path):
     assert len(corpus.splits["train"]) == 3
 
 
+@pytest.mark.parametrize("command", ["evaluate", "sweep"])
+def test_only_training_downloads_a_set(command, tmp_path, data_dir, capsys):
+    """What reads a run, or tells how far a sweep is, says that the set is not there."""
+    source = 'tfds(builder="local_pairs/de_en")'
+    tiny_run.copy_of(tiny_run.finished(), tmp_path / "work")
+    tiny_run.write_config_file(tmp_path / "c" / "c.py")
+    experiment = tmp_path / "e" / "e.py"
+    experiment.parent.mkdir()
+    experiment.write_text(
+        '"""Question: Why?\n\nHypothesis: So."""\nfrom transformer_jax.sweeps.experiment import Experiment, Scale\n'
+        'EXPERIMENT = Experiment(rows={"base": {}}, scales={"small": Scale("c/c.py", seeds=1)})\n'
+    )
+    arguments = {
+        "evaluate": [f"--workdir={tmp_path}/work"],
+        "sweep": [experiment, f"--workdir={tmp_path}/s", "--status"],
+    }
+    line = [command, *map(str, arguments[command]), f"--config.data.source={source}"]
+    line += ["--config.data.source_language=de", "--config.data.target_language=en"]
+    assert cli.main([*line, f"--config.data.directory={tmp_path}/none"]) == 2
+    said = capsys.readouterr().err
+    assert f"'local_pairs/de_en' is not prepared in {tmp_path}/none/local_pairs/de_en/1.0.0, and only training" in said
+    assert not (tmp_path / "none").exists()
+    check_there(config(data_dir, source))
+
+
 def test_variable_languages(data_dir):
     corpus = make_corpus(config(data_dir / "local_talks/1.0.0"))
     assert pairs(corpus.splits["train"]) == [("eins", "One!")]  # TFDS itself sorts several translations
@@ -162,6 +189,7 @@ def test_prepared_set_needs_neither_its_builder_nor_tensorflow(data_dir):
     """In a process that knows nothing of the class, by directory and by name."""
     program = f"""
 import sys
+from transformer_jax import cli
 from transformer_jax.config import DataConfig
 from transformer_jax.data import check, make_source
 for source, place in (("tfds", "/local_pairs/de_en/1.0.0"), ('tfds(builder="local_pairs/de_en")', "")):

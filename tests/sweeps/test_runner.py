@@ -18,13 +18,14 @@ from transformer_jax.config import with_values
 from transformer_jax.errors import UserError
 from transformer_jax.report.formats import to_csv
 from transformer_jax.report.write import Report
+from transformer_jax.run.directory import run_directory_of
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.lock import locked
-from transformer_jax.sweeps import execution
+from transformer_jax.sweeps import execution, runner
 from transformer_jax.sweeps.calibration import Timing
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
 from transformer_jax.sweeps.grouping import Planned
-from transformer_jax.sweeps.runner import run_directory_of, run_sweep, sweep_status
+from transformer_jax.sweeps.runner import run_sweep, sweep_status
 from transformer_jax.sweeps.worker import Task, write_task
 
 pytestmark = pytest.mark.newest
@@ -234,21 +235,22 @@ def test_a_worker_ends_with_the_sweep_that_started_it(tmp_path):
 # --- The command ---
 
 
-def test_status_lists_every_run_without_training(tmp_path, capsys):
-    path = make(tmp_path, {"base": {}, "no_wo": {}})
+def test_status_lists_every_run_without_training(tmp_path, monkeypatch, capsys):
+    path = make(tmp_path, {"base": {}, "no_wo": {"model.attention.output_projection": "none"}})
+    tiny_run.write_config_file(tmp_path / "configs" / "tiny.py")
     workdir = tmp_path / "work"
-    definition = {
-        "schema": 1, "name": "ask", "metric": "test/chrf", "base": "base", "seeds": [0, 1],
-        "rows": {"base": {}, "no_wo": {}}, "higher_is_better": True, "percent": False,
-    }  # fmt: skip
-    workdir.mkdir()
-    (workdir / "sweep.json").write_text(json.dumps(definition))
+    arguments = ["sweep", str(path), f"--workdir={workdir}", "--status"]
+    assert cli.main(arguments) == 2
+    assert "holds neither sweep.json nor config.json" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "run_tasks", lambda *_: None)
+        patch.setattr(runner, "choose_lanes", lambda *_: 1)
+        sweep(path, workdir, say=lambda line: None)
     tiny_run.copy_of(tiny_run.finished(), run_directory_of(workdir, "base", 0))
     tiny_run.copy_of(tiny_run.stopped(), run_directory_of(workdir, "base", 1))
     failed = run_directory_of(workdir, "no_wo", 0)
     failed.mkdir(parents=True)
     (failed / "error.json").write_text('{"type": "ValueError", "message": "no luck"}')
-    arguments = ["sweep", str(path), f"--workdir={workdir}", "--status"]
     assert cli.main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == [
         {"row": "base", "seed": 0, "status": "finished", "message": "evaluated at step 20"},
@@ -262,6 +264,15 @@ def test_status_lists_every_run_without_training(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2:] == [
         "    failed  no_wo seed 0  ValueError: no luck", "   missing  no_wo seed 1"
     ]  # fmt: skip
+    # It is of the sweep that the same command would run.
+    listed = {1: ["finished", "failed"], 3: ["finished", "stopped", "missing", "failed", "missing", "missing"]}
+    for seeds, expected in listed.items():
+        assert cli.main([*arguments, f"--seeds={seeds}", "--json"]) == 0
+        assert [run["status"] for run in json.loads(capsys.readouterr().out)["runs"]] == expected
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    assert cli.main([*arguments, "--config.model.d_ff=64"]) == 2
+    assert "holds rows that have changed since: base, no_wo" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
 def test_the_command_passes_on_what_it_is_given_and_tells_of_failures(made, monkeypatch, capsys):

@@ -31,6 +31,13 @@ def make_dataset(config: DataConfig, assets: Any = None) -> Dataset:
     return make_source(config).load(config, assets)
 
 
+def check_there(config: DataConfig) -> None:
+    """Refuses a corpus that would have to be downloaded: training does that, and nothing that reads a run."""
+    source = make_source(config)
+    if isinstance(source, Tfds):
+        source.check_there(config)
+
+
 def check(config: DataConfig) -> None:
     """Refuses a source, options of it or a combination of fields that cannot work; reads no file, makes no array."""
     make_source(config).check(config)

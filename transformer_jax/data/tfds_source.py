@@ -26,8 +26,8 @@ class Tfds(PairSource):
 
     Attributes:
       builder: name of the set, with its config; ``data.directory`` is then TFDS's data directory (unset: TFDS's own
-        default), and a set that is not there yet is downloaded. Unset: ``data.directory`` is a prepared set itself,
-        the directory that holds ``dataset_info.json``.
+        default), and training downloads a set that is not there yet, but nothing else does. Unset: ``data.directory``
+        is a prepared set itself, the directory that holds ``dataset_info.json``.
       train, valid, test: splits in the notation of TFDS, such as "train[1%:]". Unset valid: "validation", "valid" or
         "dev"; unset test: "test" where there is one.
     """
@@ -63,11 +63,24 @@ class Tfds(PairSource):
         """Reads every split whole."""
         tfds = _import_tfds()
         builder = self._builder(tfds, config)
+        if self.builder is not None and not builder.info.splits:
+            _prepare(builder, self.builder)
         check_shards(builder)
         names = {"train": self.train, "valid": self.valid or _valid_name(builder)}
         if self.test or "test" in builder.info.splits:
             names["test"] = self.test or "test"
         return {name: _read_split(builder, spec, config) for name, spec in names.items()}
+
+    def check_there(self, config: DataConfig) -> None:
+        """Refuses a set that `read` would download."""
+        if self.builder is None:
+            return
+        builder = self._builder(_import_tfds(), config)
+        if not builder.info.splits:
+            raise UserError(
+                f"data.source: {self.builder!r} is not prepared in {builder.data_dir}, and only training downloads it. "
+                "Name the directory that it was prepared in by --config.data.directory."
+            )
 
     def _builder(self, tfds: ModuleType, config: DataConfig) -> Any:
         if self.builder is None:
@@ -89,8 +102,6 @@ class Tfds(PairSource):
                 builder = tfds.builder(self.builder, data_dir=data_dir, file_format="array_record")
         except (not_found, ImportError) as error:
             raise UserError(_not_found(self.builder)) from error
-        if not builder.info.splits:
-            _prepare(builder, self.builder)
         return builder
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from transformer_jax.checkpoint import Checkpoints
 from transformer_jax.config import Resolved
+from transformer_jax.data import check_there
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import compile_program, stack, state_template
 from transformer_jax.run.directory import CHECKPOINTS
@@ -38,6 +39,7 @@ def replay(workdir: Path) -> dict[str, Any]:
     if state is None or int(state.step) != step - 1:
         raise UserError(f"{workdir}: holds no checkpoint of the state before step {step}.")
     validate(config)
+    check_there(config.data)
     program = compile_program(config, assets=load_assets(workdir, config))
     check_origin(workdir, program.dataset.fingerprint)
     lanes = lanes_of([program.config])

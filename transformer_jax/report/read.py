@@ -71,7 +71,7 @@ def _read_sweep(directory: Path) -> Sweep:
     if is_packed(directory):
         runs, problems = read_packed_runs(directory, planned, metric)
     else:
-        runs, problems = [_read_run(directory, row, seed, metric) for row, seed in planned], []
+        runs, problems = [read_run(directory, row, seed, metric) for row, seed in planned], []
     return Sweep(
         name=_field(path, data, "name", str),
         question=text_of(data, "question"),
@@ -124,7 +124,8 @@ def _single_run(directory: Path) -> Sweep:
     )  # fmt: skip
 
 
-def _read_run(sweep: Path, row: str, seed: int, metric: str) -> Run:
+def read_run(sweep: Path, row: str, seed: int, metric: str) -> Run:
+    """A run of a sweep; the sweep need not describe it."""
     path = run_directory_of(Path(), row, seed)
     if link := find_link_to(sweep / path):
         message = f"{printable(str(link.relative_to(sweep)))} is a link: what it leads to is not of this sweep"

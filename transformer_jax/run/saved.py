@@ -13,7 +13,7 @@ from typing import Any
 from transformer_jax.checked_json import checked
 from transformer_jax.checkpoint import Checkpoints, average, is_scheduled, parse_checkpoint
 from transformer_jax.config import Config, Resolved, replace
-from transformer_jax.data import Examples, encode_pairs, make_dataset
+from transformer_jax.data import Examples, check_there, encode_pairs, make_dataset
 from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
@@ -185,6 +185,7 @@ def _find_examples(
         text = read_parallel(source, reference)
         name = os.fsencode(source.name).decode("utf-8", "replace")
         return _Judged(name, run.encode(text.sources, text.references), _named_by_content(name, text.sources))
+    check_there(run.config.data)
     dataset = make_dataset(run.config.data, run.assets)
     moved = any(path.startswith("data.") and path != "data.directory" for path in overrides)
     if not moved and recorded(run.workdir, "fingerprint") != dataset.fingerprint:
