@@ -23,6 +23,7 @@ from transformer_jax.parallel.layout import JitLayout
 from transformer_jax.run import saved
 from transformer_jax.run.compile import stack
 from transformer_jax.run.saved import evaluate_run, load_params, score_files, translate, watch_run
+from transformer_jax.tasks.writing import count_unfinished
 from transformer_jax.training.state import Lane
 
 
@@ -212,12 +213,36 @@ def test_evaluate_says_how_many_examples_were_cut(run, tmp_path):
     (tmp_path / "r").write_text("1 0\n1\n" + "2 " * 16 + "\n" + "3 " * 15 + "\n")  # data.max_length = 16 with EOS
     found = evaluate_run(run, source=tmp_path / "s", reference=tmp_path / "r", say=said.append)
     assert (found["examples"], found["truncated"], found["dropped"]) == (4, 2, 0)
-    assert said == [
+    assert [line for line in said if "examples" in line] == [
         "2 of 4 examples of s cut: a side is longer than data.max_length = 16 tokens, and what lies beyond is not seen."
     ]
     said.clear()
     assert evaluate_run(run, say=said.append)["truncated"] == 0
-    assert said == []
+    assert [line for line in said if "examples" in line] == []
+
+
+@pytest.mark.parametrize("extra", [1, 3])
+def test_outputs_that_do_not_end_by_themselves_are_counted_and_said(run, extra):
+    """They have as many words as they may have tokens: there was none left for EOS."""
+    said: list[str] = []
+    result = evaluate_run(run, overrides={"decode.max_extra_length": extra}, say=said.append)
+    sources = tiny_run.program().dataset.splits["test"].texts["sources"]
+    written = Path(result["predictions"]).read_text().splitlines()
+    pairs = zip(sources, written, strict=True)
+    cut = sum(len(text.split()) == len(source.split()) + 1 + extra for source, text in pairs)
+    assert result["metrics"]["unfinished"] == cut
+    limit = f"they had not ended at decode.max_extra_length = {extra} tokens more than the input."
+    assert (f"{cut} of 12 outputs of test cut off: {limit}" in said) == (cut > 0)
+    assert cut > 0 or extra > 1
+    if extra == tiny_run.VALUES["decode.max_extra_length"]:
+        kept = json.loads((run / "result.json").read_text())["metrics"]
+        assert kept["test"]["unfinished"] == cut
+        assert 0 <= kept["valid"]["unfinished"] <= 12
+
+
+def test_what_ended_and_what_was_not_to_be_written_is_not_unfinished():
+    rows = np.asarray([[5, EOS, PAD], [5, 6, 7], [PAD, PAD, PAD], [EOS, PAD, PAD], [5, 6, PAD]])
+    assert count_unfinished({"tokens_BNT": np.stack([rows, np.full((5, 3), 9)], axis=1)}) == 2
 
 
 @pytest.mark.parametrize(

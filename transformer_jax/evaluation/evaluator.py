@@ -15,6 +15,7 @@ from transformer_jax.models.model import Model
 from transformer_jax.parallel.layout import Layout
 from transformer_jax.tasks import Metrics, task_of
 from transformer_jax.tasks.task import figures_of, measured_names
+from transformer_jax.tasks.writing import UNFINISHED, count_unfinished
 from transformer_jax.training.state import Lane
 
 
@@ -77,13 +78,13 @@ class Evaluator:
             for lane in range(self._layout.lanes)
         ]
 
-    def texts(self, trained: Trained, split: Examples) -> list[list[str]]:
-        """What the model writes for each example of the split, in order; one list a lane."""
+    def texts(self, trained: Trained, split: Examples) -> list[tuple[list[str], int]]:
+        """What the model writes for each example of the split, in order, and how many were cut off; one pair a lane."""
         assert self._task.output is not None
         assert self._predict is not None
         predicted = self.rows(self._predict, trained, split)
         lanes = [{name: values[lane] for name, values in predicted.items()} for lane in range(self._layout.lanes)]
-        return [self._task.output.read(of_lane, self._assets) for of_lane in lanes]
+        return [(self._task.output.read(of_lane, self._assets), count_unfinished(of_lane)) for of_lane in lanes]
 
     def measure(
         self, trained: Trained, split: Examples, *, write: bool
@@ -92,10 +93,10 @@ class Evaluator:
         metrics = self.figures(trained, split)
         if not write or self._task.output is None:
             return metrics, None
-        texts = self.texts(trained, split)
-        for of_lane, written in zip(metrics, texts, strict=True):
-            of_lane.update(self._task.output.judge(self._config, written, split))
-        return metrics, texts
+        found = self.texts(trained, split)
+        for of_lane, (texts, unfinished) in zip(metrics, found, strict=True):
+            of_lane.update({**self._task.output.judge(self._config, texts, split), UNFINISHED: unfinished})
+        return metrics, [texts for texts, _ in found]
 
 
 def _concatenate(parts: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -25,6 +25,7 @@ from transformer_jax.run.resolve import load_assets, resolve_config, validate
 from transformer_jax.tasks import task_of
 from transformer_jax.tasks.text_metrics import text_metrics
 from transformer_jax.tasks.translation import Translations
+from transformer_jax.tasks.writing import what_was_cut_off
 from transformer_jax.training.state import lanes_of
 
 Say = Callable[[str], None]
@@ -155,7 +156,7 @@ def evaluate_run(
       UserError: naming what is missing or does not fit.
     """
     run = open_run(workdir, overrides)
-    return _evaluate(run, checkpoint, _judged(run, split, source, reference, overrides or {}, say))
+    return _evaluate(run, checkpoint, _judged(run, split, source, reference, overrides or {}, say), say)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,10 +208,12 @@ def _named_by_content(name: str, texts: Sequence[str]) -> str:
     return f"{kept}.{digest[:8]}"
 
 
-def _evaluate(run: SavedRun, checkpoint: str | None, judged: _Judged) -> dict[str, Any]:
+def _evaluate(run: SavedRun, checkpoint: str | None, judged: _Judged, say: Say) -> dict[str, Any]:
     choice, trained = run.load(checkpoint)
     examples = judged.examples
     metrics, texts = run.evaluator.measure(trained, examples, write=bool(examples.texts))
+    for line in what_was_cut_off(judged.name, metrics[0], examples, run.config):
+        say(line)
     result = {
         "split": judged.name,
         "checkpoint": choice,
@@ -246,7 +249,7 @@ def watch_run(
         for step in [step for step in checkpoints.steps() if step not in seen]:
             seen.add(step)
             try:
-                yield _evaluate(run, str(step), judged)
+                yield _evaluate(run, str(step), judged, say)
             except UserError:
                 if step in checkpoints.steps():  # else training has deleted it meanwhile
                     raise

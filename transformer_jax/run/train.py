@@ -34,6 +34,7 @@ from transformer_jax.run.record import RunRecord
 from transformer_jax.run.resolve import common_config, differing, load_assets, resolve_config, traceable, validate
 from transformer_jax.run.saved import load_params
 from transformer_jax.strict_json import only_finite
+from transformer_jax.tasks.writing import what_was_cut_off
 from transformer_jax.training.state import Lane
 
 Say = Callable[[str], None]
@@ -330,6 +331,8 @@ def _conclude(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[i
                     write_lines(run.workdir / PREDICTIONS / f"{split}.txt", texts[lane])
                 which = "" if len(runs) == 1 else f" of {run.workdir}"
                 say(f"{choice} checkpoint{which}  {split}  {describe_metrics(measured[split][lane])}")
+                for line in what_was_cut_off(split, measured[split][lane], program.dataset.splits[split], run.config):
+                    say(line)
     seconds = (time.perf_counter() - started) / len(runs)
     results = []
     for lane, run in enumerate(runs):

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from transformer_jax.config import Config
-from transformer_jax.data import TokenizerPair
+from transformer_jax.data import Examples, TokenizerPair
 from transformer_jax.decoding import Ids, LogitsFn, NBest, Search, beam_search, greedy, sample
 from transformer_jax.errors import UserError
 from transformer_jax.models.model import Model, Params
@@ -19,6 +20,7 @@ from transformer_jax.models.tokens import Batch
 from transformer_jax.registry import resolve
 from transformer_jax.vocabulary import BOS, EOS, PAD
 
+UNFINISHED = "unfinished"  # among the metrics of what was written
 IDS = Ids(BOS, EOS, PAD)
 Strategy = Callable[[LogitsFn, Any, Search, jax.Array | None], NBest]
 """(logits_fn, cache, search, examples_B) -> the best outputs."""
@@ -99,6 +101,20 @@ def write(config: Config, model: Model, params: Params, batch: Batch, num_result
 def best_texts(predicted: Mapping[str, Any], assets: TokenizerPair) -> list[str]:
     """The best output of each example as text, from the arrays of an `NBest`."""
     return [assets.target.decode(tokens_NT[0].tolist()) for tokens_NT in predicted["tokens_BNT"]]
+
+
+def count_unfinished(predicted: Mapping[str, Any]) -> int:
+    """How many of the best outputs do not end in EOS: they were cut off at their limit, unless nothing was asked."""
+    best_BT = predicted["tokens_BNT"][:, 0]
+    return int(np.sum(np.any(best_BT != PAD, axis=-1) & ~np.any(best_BT == EOS, axis=-1)))
+
+
+def what_was_cut_off(name: str, metrics: Mapping[str, Any], split: Examples, config: Config) -> list[str]:
+    """A sentence on the outputs of a split that do not end by themselves, where there are any."""
+    if not metrics.get(UNFINISHED):
+        return []
+    limit = f"decode.max_extra_length = {config.decode.max_extra_length} tokens more than the input"
+    return [f"{metrics[UNFINISHED]:,} of {len(split):,} outputs of {name} cut off: they had not ended at {limit}."]
 
 
 def check(config: Config) -> None:
