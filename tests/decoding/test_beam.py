@@ -224,7 +224,8 @@ def test_a_cache_that_cannot_be_reordered_is_refused(shape):
 @pytest.mark.parametrize("vocab_size", [40, 1000, 1024])
 def test_the_largest_are_found_among_many(vocab_size):
     """In blocks, where they are enough: side by side in one or spread over all; PAD is never among them."""
-    logits = np.random.default_rng(0).permuted(np.tile(np.linspace(-9, 9, vocab_size, dtype=np.float32), (50, 1)), axis=1)
+    ordered = np.tile(np.linspace(-9, 9, vocab_size, dtype=np.float32), (50, 1))
+    logits = np.random.default_rng(0).permuted(ordered, axis=1)
     logits[0].sort()
     logits[:, toy.PAD] = 20.0
     log_probs, tokens = best_next_tokens(jnp.asarray(logits), 7, toy.PAD)

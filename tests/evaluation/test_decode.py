@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import tiny
 
+from transformer_jax.config import replace
 from transformer_jax.data import BOS, EOS, PAD, TokenizerPair, encode_pairs
 from transformer_jax.data.tokenizer import SymbolTokenizer
+from transformer_jax.evaluation import evaluator as evaluator_module
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
+from transformer_jax.evaluation.relay import untils
 from transformer_jax.parallel.layout import make_layout
 from transformer_jax.tasks.translation import Translations
 from transformer_jax.training.state import lanes_of
@@ -144,3 +147,37 @@ def test_options_of_sampling_reach_it():
         assert texts(written(SOURCES, strategy=f"sample({options})")) == greedy
     for options in ("temperature=9.0", "top_k=3, temperature=9.0"):
         assert texts(written(SOURCES, strategy=f"sample({options})")) != greedy
+
+
+# --- In parts: examples that are done leave their batch ---
+
+MANY = [" ".join(np.random.default_rng(n).choice(list("abcdefg"), 1 + n * 7 % 15)) for n in range(30)]
+"""Of up to 15 words: four batches of 8."""
+PARTS = {"decode.max_extra_length": 14}
+"""So that an output of up to 30 tokens, begun with 16, is resumed till 24 and till 30."""
+
+
+@pytest.mark.parametrize("strategy", ["beam", "greedy", "sample(temperature=2.0)"])
+def test_in_parts_the_same_is_written_as_at_once(strategy, monkeypatch):
+    """By two lanes, of which one never ends and the other here and there: their examples are gathered apart."""
+    config = tiny.config({**CONFIG, **PARTS, "decode.strategy": strategy})
+    tokenizers = TokenizerPair(TOKENIZER, TOKENIZER)
+    split = encode_pairs(MANY, [""] * len(MANY), config.data, tokenizers)
+    made = Evaluator(config, tokenizers, make_layout(config, lanes=2))
+    of_lanes = jax.tree.map(lambda *leaves: np.stack(leaves), params(-4.0), params(NEVER_ENDS))
+    trained = Trained(of_lanes, lanes_of([config, replace(config, {"seed": 1})]))
+    in_parts = made.predictor(Translations(2))(trained, split)
+    monkeypatch.setattr(evaluator_module, "FEWEST_BATCHES", 100)
+    at_once = made.predictor(Translations(2))(trained, split)
+    np.testing.assert_array_equal(in_parts["tokens_BNT"], at_once["tokens_BNT"])
+    for name in ("scores_BN", "log_probs_BN", "lengths_BN"):
+        np.testing.assert_allclose(in_parts[name], at_once[name], rtol=1e-5)
+    first, second = in_parts["lengths_BN"][:, :, 0]
+    assert list(second) == [len(source.split()) + 1 + 14 for source in MANY]
+    assert [np.any((low < first) & (first <= high)) for low, high in ((0, 16), (16, 24), (24, 30))] == [True] * 3
+
+
+def test_when_examples_are_gathered_again():
+    assert list(untils(16, 66)) == [24, 36, 54, 66]
+    assert list(untils(1, 4)) == [2, 3, 4]
+    assert list(untils(16, 16)) == []

@@ -116,15 +116,16 @@ def noise_of(layout):
     return np.asarray([np.asarray(totals[name][0])[0, 0] for name in ("loss", "square")])
 
 
-def rows_of(layout, family):
-    """The nll of every row, as the evaluation has it computed."""
+def rows_of(layout, family, shared=True):
+    """The nll of every row, as the evaluation has it computed; of a batch that lanes share, or of the lane's own."""
     config = CONFIGS[family]
 
     def nll(params, batch):
         return {"nll": task_of(config).measure(config, build_model(config.model), params, batch, None)["nll"][0]}
 
     params = layout.put(alone(jax.device_get(tiny.params(config))))
-    (rows,) = layout.compile_rows(nll)(params, batch_at(family, 0))["nll"]
+    batch = batch_at(family, 0)
+    (rows,) = layout.compile_rows(nll, shared)(params, batch if shared else alone(batch))["nll"]
     return rows
 
 
@@ -147,9 +148,10 @@ def lanes_on(lanes, parallel):
     for _ in range(3):
         state, _ = step(state, {"x": x[:, None]}, Lane(seeds, {}), 1)
     rows = layout.compile_rows(lambda params, batch: batch["x"] @ params["w"])(state.params, {"x": x[0]})
+    apart = layout.compile_rows(lambda params, batch: batch["x"] @ params["w"], False)(state.params, {"x": x})
     shards = {str(shard.index) for shard in state.params["w"].addressable_shards}
     TASKS["translation"] = TRANSLATION
-    return {"params": layout.get(state).params["w"], "rows": rows, "shards": np.int32(len(shards))}
+    return {"params": layout.get(state).params["w"], "rows": rows, "apart": apart, "shards": np.int32(len(shards))}
 
 
 def main(file):
@@ -159,6 +161,7 @@ def main(file):
         for rate in (0.0, 0.5):
             results |= {f"{of}/{rate}/{key}": value for key, value in trained(make(), family, rate).items()}
         results[f"{of}/rows"] = rows_of(make(), family)
+        results[f"{of}/rows_apart"] = rows_of(make(), family, shared=False)
         results |= {f"{of}/dispatched/{key}": value for key, value in dispatched(make(), family).items()}
     results["noise"] = noise_of(PmapLayout(8))
     for lanes in (3, 8):

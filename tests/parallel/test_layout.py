@@ -81,18 +81,25 @@ def test_rows_of_an_evaluation_come_back_in_order(results, family, layout):
     rows = results[f"{family}/jit_1/rows"]
     assert rows.shape == (16,)
     assert len(np.unique(rows.round(3))) > 10
-    np.testing.assert_allclose(results[f"{family}/{layout}/rows"], rows, rtol=1e-5, atol=1e-5)
+    for found in ("rows", "rows_apart"):
+        np.testing.assert_allclose(results[f"{family}/{layout}/{found}"], rows, rtol=1e-5, atol=1e-5)
+
+
+KEYS = ("params", "rows", "apart", "shards")
 
 
 @pytest.mark.parametrize(("lanes", "shards"), [(8, 8), (3, 1)])
 def test_lanes_are_split_over_devices_where_they_can_be_and_come_to_the_same(results, lanes, shards):
-    one, eight = ({key: results[f"lanes_{lanes}/{n}/{key}"] for key in ("params", "rows", "shards")} for n in (1, 8))
+    one, eight = ({key: results[f"lanes_{lanes}/{n}/{key}"] for key in KEYS} for n in (1, 8))
     assert eight["shards"] == shards
     assert one["params"].shape == (lanes, 2)
     assert one["rows"].shape == (lanes, 8)
     assert len(np.unique(one["params"].round(4), axis=0)) == lanes
     np.testing.assert_allclose(eight["params"], one["params"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(eight["rows"], one["rows"], rtol=1e-5, atol=1e-6)
+    for found in ("rows", "apart"):
+        np.testing.assert_allclose(eight[found], one[found], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(one["rows"], one["apart"])
+    np.testing.assert_allclose(one["rows"][0], one["apart"][0], rtol=1e-5)  # of the batch of the first lane
 
 
 def test_unset_as_many_devices_as_divide_the_rows(results):

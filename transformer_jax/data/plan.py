@@ -174,7 +174,9 @@ def evaluation_batches(split: Examples, config: DataConfig) -> Iterator[tuple[In
     classes = []
     for width in np.unique(widths).tolist():
         size = max(tokens // width // config.batch_multiple, 1) * config.batch_multiple
-        classes.append(LengthClass(np.flatnonzero(widths == width), size, dict.fromkeys(lengths, width)))
+        members = np.flatnonzero(widths == width)
+        members = members[np.argsort(longest[members], kind="stable")]  # those alike in length are done at one time
+        classes.append(LengthClass(members, size, dict.fromkeys(lengths, width)))
     if classes:
         yield from Plan(split.columns, classes).in_order()
 

@@ -4,7 +4,7 @@ from transformer_jax.decoding.beam import NBest, beam_search, length_penalty
 from transformer_jax.decoding.greedy import greedy
 from transformer_jax.decoding.logits import Cache, LogitsFn
 from transformer_jax.decoding.sampling import sample
-from transformer_jax.decoding.search import Ids, Search
+from transformer_jax.decoding.search import Ids, Progress, Search
 from transformer_jax.decoding.single import Decoded
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Ids",
     "LogitsFn",
     "NBest",
+    "Progress",
     "Search",
     "beam_search",
     "greedy",

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from transformer_jax.decoding.logits import Cache, LogitsFn, best_next_tokens
-from transformer_jax.decoding.search import Search
+from transformer_jax.decoding.search import Progress, Search, proceed
 
 
 class NBest(NamedTuple):
@@ -39,18 +39,14 @@ class NBest(NamedTuple):
     lengths_BN: jax.Array
 
 
-class _Beams(NamedTuple):
+class Beams(NamedTuple):
+    """What a beam search keeps of each example."""
+
     alive_BKT: jax.Array
     alive_log_probs_BK: jax.Array  # sorted; -inf for a hypothesis that does not exist
     last_BK: jax.Array
     ended: NBest  # sorted; score -inf where the place is free
     done_B: jax.Array
-
-
-class _State(NamedTuple):
-    step: jax.Array
-    beams: _Beams
-    cache: Cache
 
 
 def length_penalty(lengths: jax.Array, alpha: float | jax.Array) -> jax.Array:
@@ -83,28 +79,15 @@ def beam_search(
     Raises:
       ValueError: a leaf of the cache that is neither a scalar nor of B*K hypotheses or B examples along axis 0.
     """
-    batch_size, ids = search.batch_size, search.ids
-    _check_cache(cache, batch_size, batch_size * beam_size)
-    limits_B = jnp.minimum(search.limits_B, search.max_length)
-
-    def body(state: _State) -> _State:
-        logits_NC, cache = logits_fn(state.beams.last_BK.reshape(-1), state.cache)
-        # The 2K best of all continuations are among the 2K best of each hypothesis.
-        best = best_next_tokens(logits_NC, min(2 * beam_size, logits_NC.shape[-1]), ids.pad)
-        log_probs_BKI, tokens_BKI = (a.reshape(batch_size, beam_size, -1) for a in best)
-        beams, parents_BK = _advance(state.beams, log_probs_BKI, tokens_BKI, state.step, limits_B, alpha, ids.eos)
-        return _State(state.step + 1, beams, _reorder(cache, parents_BK))
-
-    beams = _first_beams(search, beam_size, num_results, limits_B <= 0)
-    start = _State(jnp.int32(0), beams, cache)
-    final = lax.while_loop(lambda state: ~jnp.all(state.beams.done_B), body, start)
-    return _fill_with_cut_off(final.beams, limits_B, alpha)
+    _check_cache(cache, search.batch_size, search.batch_size * beam_size)
+    progress = Progress(jnp.int32(0), begin_beams(search, beam_size, num_results), cache)
+    return end_beams(proceed_beams(logits_fn, progress, search, alpha).found, search, alpha)
 
 
-def _first_beams(search: Search, beam_size: int, num_results: int, done_B: jax.Array) -> _Beams:
+def begin_beams(search: Search, beam_size: int, num_results: int) -> Beams:
     """One empty hypothesis an example; the rest of the beam does not exist yet, else it would hold K times the same."""
     batch_size, max_length, ids = search.batch_size, search.max_length, search.ids
-    return _Beams(
+    return Beams(
         alive_BKT=jnp.full((batch_size, beam_size, max_length), ids.pad, jnp.int32),
         alive_log_probs_BK=jnp.full((batch_size, beam_size), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
         last_BK=jnp.full((batch_size, beam_size), ids.bos, jnp.int32),
@@ -114,19 +97,46 @@ def _first_beams(search: Search, beam_size: int, num_results: int, done_B: jax.A
             log_probs_BN=jnp.full((batch_size, num_results), -jnp.inf, jnp.float32),
             lengths_BN=jnp.zeros((batch_size, num_results), jnp.int32),
         ),
-        done_B=done_B,
+        done_B=search.limits_B <= 0,
     )
 
 
+def proceed_beams(
+    logits_fn: LogitsFn,
+    progress: Progress,
+    search: Search,
+    alpha: float | jax.Array,
+    until: jax.Array | None = None,
+) -> Progress:
+    """The search from where it is, till all examples are done or `until` steps were made."""
+    limits_B = jnp.minimum(search.limits_B, search.max_length)
+
+    def advance(beams: Beams, cache: Cache, step: jax.Array) -> tuple[Beams, Cache]:
+        batch_size, beam_size = beams.last_BK.shape
+        logits_NC, cache = logits_fn(beams.last_BK.reshape(-1), cache)
+        # The 2K best of all continuations are among the 2K best of each hypothesis.
+        best = best_next_tokens(logits_NC, min(2 * beam_size, logits_NC.shape[-1]), search.ids.pad)
+        log_probs_BKI, tokens_BKI = (a.reshape(batch_size, beam_size, -1) for a in best)
+        beams, parents_BK = _advance(beams, log_probs_BKI, tokens_BKI, step, limits_B, alpha, search.ids.eos)
+        return beams, _reorder(cache, parents_BK)
+
+    return proceed(advance, progress, until)
+
+
+def end_beams(beams: Beams, search: Search, alpha: float | jax.Array) -> NBest:
+    """What was found of the examples that are done."""
+    return _fill_with_cut_off(beams, jnp.minimum(search.limits_B, search.max_length), alpha)
+
+
 def _advance(
-    beams: _Beams,
+    beams: Beams,
     log_probs_BKI: jax.Array,
     tokens_BKI: jax.Array,
     step: jax.Array,
     limits_B: jax.Array,
     alpha: float | jax.Array,
     eos_id: int,
-) -> tuple[_Beams, jax.Array]:
+) -> tuple[Beams, jax.Array]:
     """One token more for the examples not done, and the old hypothesis that each alive one continues, int32[B, K]."""
     batch_size, beam_size, per_hypothesis = log_probs_BKI.shape
     continued_BKI = beams.alive_log_probs_BK[:, :, None] + log_probs_BKI
@@ -141,7 +151,7 @@ def _advance(
     ended = _merge(beams.ended, candidates_BJT, jnp.where(ends_BJ, log_probs_BJ, -jnp.inf), length, alpha)
     alive_log_probs_BK, chosen_BK = lax.top_k(jnp.where(eos_BJ, -jnp.inf, log_probs_BJ), beam_size)
     best_possible_B = _best_possible(alive_log_probs_BK[:, 0], length, limits_B, alpha)
-    new = _Beams(
+    new = Beams(
         alive_BKT=_take(candidates_BJT, chosen_BK),
         alive_log_probs_BK=alive_log_probs_BK,
         last_BK=_take(tokens_BJ, chosen_BK),
@@ -182,7 +192,7 @@ def _best_possible(
     return log_probs_B / penalty_B
 
 
-def _fill_with_cut_off(beams: _Beams, limits_B: jax.Array, alpha: float | jax.Array) -> NBest:
+def _fill_with_cut_off(beams: Beams, limits_B: jax.Array, alpha: float | jax.Array) -> NBest:
     """Gives the places that no ended hypothesis took to those still alive."""
     lengths_BK = jnp.broadcast_to(limits_B[:, None], beams.alive_log_probs_BK.shape)
     alive = NBest(

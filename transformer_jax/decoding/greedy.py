@@ -15,9 +15,10 @@ def greedy(logits_fn: LogitsFn, cache: Cache, search: Search) -> Decoded:
       cache: its first cache, of B hypotheses.
       search: what is asked.
     """
-
-    def most_probable(log_probs_BC: jax.Array, step: jax.Array) -> jax.Array:
-        del step
-        return largest(log_probs_BC, 1)[1][:, 0]
-
     return decode_single(most_probable, logits_fn, cache, search)
+
+
+def most_probable(log_probs_BC: jax.Array, step: jax.Array) -> jax.Array:
+    """The token that greedy search chooses, at any step."""
+    del step
+    return largest(log_probs_BC, 1)[1][:, 0]

@@ -8,7 +8,7 @@ from jax import lax
 
 from transformer_jax.decoding.logits import Cache, LogitsFn
 from transformer_jax.decoding.search import Search
-from transformer_jax.decoding.single import Decoded, decode_single
+from transformer_jax.decoding.single import Choose, Decoded, decode_single
 
 
 def sample(
@@ -37,6 +37,17 @@ def sample(
       logits_fn, cache, search: as in `greedy`.
     """
     examples_B = jnp.arange(search.batch_size) if examples_B is None else examples_B
+    return decode_single(drawing(key, examples_B, temperature, top_k, top_p), logits_fn, cache, search)
+
+
+def drawing(
+    key: jax.Array,
+    examples_B: jax.Array,
+    temperature: float | jax.Array = 1.0,
+    top_k: int | None = None,
+    top_p: float | jax.Array | None = None,
+) -> Choose:
+    """What chooses the tokens of `sample`."""
     keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(examples_B)
 
     def draw(log_probs_BC: jax.Array, step: jax.Array) -> jax.Array:
@@ -49,7 +60,7 @@ def sample(
         drawn_B = jax.vmap(jax.random.categorical)(step_keys_B, kept_BJ)
         return jnp.take_along_axis(tokens_BJ, drawn_B[:, None], axis=1)[:, 0]
 
-    return decode_single(draw, logits_fn, cache, search)
+    return draw
 
 
 def _nucleus(logits_BJ: jax.Array, top_p: float | jax.Array) -> jax.Array:

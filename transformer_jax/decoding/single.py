@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from transformer_jax.decoding.logits import Cache, LogitsFn, next_token_log_probs
-from transformer_jax.decoding.search import Search
+from transformer_jax.decoding.search import Progress, Search, proceed
 
 
 class Decoded(NamedTuple):
@@ -24,52 +23,56 @@ class Decoded(NamedTuple):
     log_probs_B: jax.Array
 
 
-class _State(NamedTuple):
-    step: jax.Array
+class Single(NamedTuple):
+    """What is kept of each example."""
+
     last_B: jax.Array
     decoded: Decoded
     done_B: jax.Array
-    cache: Cache
 
 
-def decode_single(
-    choose: Callable[[jax.Array, jax.Array], jax.Array],
-    logits_fn: LogitsFn,
-    cache: Cache,
-    search: Search,
-) -> Decoded:
-    """Extends each output by ``choose(log_probs_BC, step) -> tokens_B`` until it ends or reaches its limit.
+Choose = Callable[[jax.Array, jax.Array], jax.Array]
+"""``(log_probs_BC, step) -> tokens_B``"""
 
-    Stops as soon as all are done.
-    """
-    max_length, ids = search.max_length, search.ids
-    limits_B = jnp.minimum(search.limits_B, max_length)
 
-    def body(state: _State) -> _State:
-        logits_BC, cache = logits_fn(state.last_B, state.cache)
-        log_probs_BC = next_token_log_probs(logits_BC, ids.pad)
-        tokens_B = choose(log_probs_BC, state.step).astype(jnp.int32)
-        chosen_B = jnp.take_along_axis(log_probs_BC, tokens_B[:, None], axis=1)[:, 0]
-        tokens_B = jnp.where(state.done_B, ids.pad, tokens_B)
-        tokens_BT, lengths_B, log_probs_B = state.decoded
-        decoded = Decoded(
-            tokens_BT=tokens_BT.at[:, state.step].set(tokens_B),
-            lengths_B=lengths_B + ~state.done_B,
-            log_probs_B=log_probs_B + jnp.where(state.done_B, 0.0, chosen_B),
-        )
-        step = state.step + 1
-        done_B = state.done_B | (tokens_B == ids.eos) | (step >= limits_B)
-        return _State(step, tokens_B, decoded, done_B, cache)
+def decode_single(choose: Choose, logits_fn: LogitsFn, cache: Cache, search: Search) -> Decoded:
+    """Extends each output by what is chosen until it ends or reaches its limit; stops as soon as all are done."""
+    progress = Progress(jnp.int32(0), begin_single(search), cache)
+    return proceed_single(choose, logits_fn, progress, search).found.decoded
 
-    start = _State(
-        step=jnp.int32(0),
-        last_B=jnp.full(search.batch_size, ids.bos, jnp.int32),
+
+def begin_single(search: Search) -> Single:
+    """An empty output an example."""
+    return Single(
+        last_B=jnp.full(search.batch_size, search.ids.bos, jnp.int32),
         decoded=Decoded(
-            tokens_BT=jnp.full((search.batch_size, max_length), ids.pad, jnp.int32),
+            tokens_BT=jnp.full((search.batch_size, search.max_length), search.ids.pad, jnp.int32),
             lengths_B=jnp.zeros(search.batch_size, jnp.int32),
             log_probs_B=jnp.zeros(search.batch_size, jnp.float32),
         ),
-        done_B=limits_B <= 0,
-        cache=cache,
+        done_B=search.limits_B <= 0,
     )
-    return lax.while_loop(lambda state: ~jnp.all(state.done_B), body, start).decoded
+
+
+def proceed_single(
+    choose: Choose, logits_fn: LogitsFn, progress: Progress, search: Search, until: jax.Array | None = None
+) -> Progress:
+    """The outputs from where they are, till all are done or `until` steps were made."""
+    ids, limits_B = search.ids, jnp.minimum(search.limits_B, search.max_length)
+
+    def advance(single: Single, cache: Cache, step: jax.Array) -> tuple[Single, Cache]:
+        logits_BC, cache = logits_fn(single.last_B, cache)
+        log_probs_BC = next_token_log_probs(logits_BC, ids.pad)
+        tokens_B = choose(log_probs_BC, step).astype(jnp.int32)
+        chosen_B = jnp.take_along_axis(log_probs_BC, tokens_B[:, None], axis=1)[:, 0]
+        tokens_B = jnp.where(single.done_B, ids.pad, tokens_B)
+        tokens_BT, lengths_B, log_probs_B = single.decoded
+        decoded = Decoded(
+            tokens_BT=tokens_BT.at[:, step].set(tokens_B),
+            lengths_B=lengths_B + ~single.done_B,
+            log_probs_B=log_probs_B + jnp.where(single.done_B, 0.0, chosen_B),
+        )
+        done_B = single.done_B | (tokens_B == ids.eos) | (step + 1 >= limits_B)
+        return Single(tokens_B, decoded, done_B), cache
+
+    return proceed(advance, progress, until)

@@ -1,7 +1,8 @@
 """What a model does on a split: the figures of its task, and metrics of what it writes by itself."""
 
 import functools
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +11,11 @@ import numpy as np
 from transformer_jax.config import Config, Resolved
 from transformer_jax.data import PAD, Batch, Examples, evaluation_batches
 from transformer_jax.errors import UserError
+from transformer_jax.evaluation.relay import FEWEST_BATCHES, InParts, Relay
 from transformer_jax.models.build import build_model
 from transformer_jax.models.model import Model
 from transformer_jax.parallel.layout import Layout
-from transformer_jax.tasks import Metrics, task_of
+from transformer_jax.tasks import Metrics, Output, task_of
 from transformer_jax.tasks.task import figures_of, measured_names
 from transformer_jax.tasks.writing import UNFINISHED, count_unfinished
 from transformer_jax.training.state import Lane
@@ -37,32 +39,46 @@ class Evaluator:
         self._config, self._assets, self._layout = config, assets, layout
         self._task = task_of(config)
         self._measure = self.compile(functools.partial(self._task.measure, key=None))
-        output = self._task.output
-        self._predict = None if output is None else self.compile(output.predict)
+        self._predict = None if self._task.output is None else self.predictor(self._task.output)
 
-    def compile(self, function: OfExamples) -> Callable[[Trained, Batch], Any]:
-        """The function of all lanes; its result is on the host, [lanes, examples, ...]."""
+    def compile(self, function: OfExamples, shared: bool = True) -> Callable[[Trained, Any], Any]:
+        """The function of all lanes; its result is on the host, [lanes, examples, ...]. See `Layout.compile_rows`."""
 
         def of_lane(trained: Trained, batch: Batch) -> Any:
             config = trained.lane.on(self._config)
             return function(config, build_model(config.model), trained.params, batch)
 
-        return self._layout.compile_rows(of_lane)
+        return self._layout.compile_rows(of_lane, shared)
+
+    def predictor(self, output: Output) -> Callable[[Trained, Examples], Any]:
+        """Compiles what is predicted of every example of a split, in order: [lanes, examples, ...]."""
+        predict = self.compile(output.predict)
+        if not isinstance(output, InParts):
+            return functools.partial(self.rows, predict)
+        model, example = build_model(self._config.model), self._task.example_batch(self._config)
+        relay = Relay(self._config, output, model, example, self.compile, self._layout.lanes)
+
+        def predicted(trained: Trained, split: Examples) -> Any:
+            found = []
+            batches = _with_examples(evaluation_batches(split, self._config.data))
+            for _, of_shape in itertools.groupby(batches, key=lambda pair: pair[1]["inputs"].shape):
+                alike = list(of_shape)
+                found += (
+                    [relay.rows(trained, alike)]
+                    if len(alike) >= FEWEST_BATCHES
+                    else [_real(indices, predict(trained, batch)) for indices, batch in alike]
+                )
+            return _in_order(found)
+
+        return predicted
 
     def rows(self, compiled: Callable[[Trained, Batch], Any], trained: Trained, split: Examples) -> Any:
         """What a compiled function says of every example of the split, in order: [lanes, examples, ...].
 
         "example" of its batches is the index of each example, -1 at a place without one.
         """
-        found: list[Any] = []
-        order: list[np.ndarray] = []
-        for indices, batch in evaluation_batches(split, self._config.data):
-            rows = compiled(trained, {**batch, "example": indices.astype(np.int32)})
-            real = indices >= 0
-            found.append(jax.tree.map(lambda values, real=real: values[:, real], rows))
-            order.append(indices[real])
-        position = np.argsort(np.concatenate(order))
-        return jax.tree.map(lambda *parts: _concatenate(parts)[:, position], *found)
+        batches = _with_examples(evaluation_batches(split, self._config.data))
+        return _in_order([_real(indices, compiled(trained, batch)) for indices, batch in batches])
 
     def figures(self, trained: Trained, split: Examples) -> list[Metrics]:
         """The figures of the task, one dict a lane."""
@@ -82,7 +98,7 @@ class Evaluator:
         """What the model writes for each example of the split, in order, and how many were cut off; one pair a lane."""
         assert self._task.output is not None
         assert self._predict is not None
-        predicted = self.rows(self._predict, trained, split)
+        predicted = self._predict(trained, split)
         lanes = [{name: values[lane] for name, values in predicted.items()} for lane in range(self._layout.lanes)]
         return [(self._task.output.read(of_lane, self._assets), count_unfinished(of_lane)) for of_lane in lanes]
 
@@ -97,6 +113,28 @@ class Evaluator:
         for of_lane, (texts, unfinished) in zip(metrics, found, strict=True):
             of_lane.update({**self._task.output.judge(self._config, texts, split), UNFINISHED: unfinished})
         return metrics, [texts for texts, _ in found]
+
+
+Rows = tuple[np.ndarray, Any]
+"""The indices of examples, and [lanes, examples, ...] of each."""
+
+
+def _with_examples(batches: Iterable[tuple[np.ndarray, Batch]]) -> Iterator[tuple[np.ndarray, Batch]]:
+    """The batches, with the index of each of their examples as "example"."""
+    for indices, batch in batches:
+        yield indices, {**batch, "example": indices.astype(np.int32)}
+
+
+def _real(indices: np.ndarray, rows: Any) -> Rows:
+    """Without the places that hold no example."""
+    real = indices >= 0
+    return indices[real], jax.tree.map(lambda values: values[:, real], rows)
+
+
+def _in_order(found: Sequence[Rows]) -> Any:
+    order, rows = zip(*found, strict=True)
+    position = np.argsort(np.concatenate(order))
+    return jax.tree.map(lambda *parts: _concatenate(parts)[:, position], *rows)
 
 
 def _concatenate(parts: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -38,9 +38,9 @@ class Layout(Protocol):
         Where each device sees a part of a batch alone, the builder is told the name of the `axis` of devices.
         """
 
-    def compile_rows(self, function: Function) -> Callable[[Tree, Tree], Tree]:
+    def compile_rows(self, function: Function, shared: bool = True) -> Callable[[Tree, Tree], Tree]:
         """`function(trained, batch) -> arrays with an entry for each example`, compiled; [lanes, examples, ...] on the
-        host. The batch, which all lanes share, has no axis of lanes."""
+        host. A batch that all lanes share has no axis of lanes; one that is not `shared` has it in front."""
 
     def put(self, state: Tree) -> Tree:
         """A state or parameters from the host, where they lie."""
@@ -78,6 +78,7 @@ class JitLayout:
         self._of_lanes = self._sharding(AXIS) if split_lanes else self._sharding()
         self._batches = self._of_lanes if split_lanes else self._sharding(None, None, AXIS)
         self._examples = self._sharding() if split_lanes else self._sharding(AXIS)
+        self._examples_of_lanes = self._of_lanes if split_lanes else self._sharding(None, AXIS)
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self._mesh, PartitionSpec(*axes))
@@ -95,10 +96,10 @@ class JitLayout:
             compiler_options=self._options,
         )
 
-    def compile_rows(self, function: Function) -> Callable[[Tree, Tree], Tree]:
+    def compile_rows(self, function: Function, shared: bool = True) -> Callable[[Tree, Tree], Tree]:
         compiled = jax.jit(
-            over_lanes(function, self.lanes, (0, None)),
-            in_shardings=(self._of_lanes, self._examples),
+            over_lanes(function, self.lanes, (0, None if shared else 0)),
+            in_shardings=(self._of_lanes, self._examples if shared else self._examples_of_lanes),
             compiler_options=self._options,
         )
         return lambda trained, batch: jax.device_get(compiled(trained, batch))
@@ -133,11 +134,11 @@ class PmapLayout:
         )
         return lambda state, batches, lanes, count: compiled(state, self._split(batches, axis=2), lanes, count)
 
-    def compile_rows(self, function: Function) -> Callable[[Tree, Tree], Tree]:
-        compiled = jax.pmap(over_lanes(function, 1, (0, None)), AXIS, devices=self._local)
+    def compile_rows(self, function: Function, shared: bool = True) -> Callable[[Tree, Tree], Tree]:
+        compiled = jax.pmap(over_lanes(function, 1, (0, None if shared else 0)), AXIS, devices=self._local)
 
         def rows(trained: Tree, batch: Tree) -> Tree:
-            parts = jax.device_get(compiled(trained, self._split(batch, axis=0)))
+            parts = jax.device_get(compiled(trained, self._split(batch, axis=0 if shared else 1)))
             return jax.tree.map(lambda a: a.reshape(1, -1, *a.shape[3:]), parts)
 
         return rows

@@ -284,7 +284,7 @@ def translate(
         limit = f"data.max_length = {run.config.data.max_length} tokens"
         say(f"{lines} cut to {limit}, what lies beyond is not translated: {_ranges((examples.cut + 1).tolist())}")
     output = Translations(num_results)
-    predicted = run.evaluator.rows(run.evaluator.compile(output.predict), trained, examples)
+    predicted = run.evaluator.predictor(output)(trained, examples)
     found = output.ranked({name: values[0] for name, values in predicted.items()}, run.assets)
     if [] in found:
         raise UserError(

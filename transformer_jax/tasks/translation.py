@@ -32,6 +32,20 @@ class Translations:
         """See `decoding.NBest`."""
         return writing.write(config, model, params, batch, self.num_results)._asdict()
 
+    def longest(self, config: Config, batch: Batch) -> int:
+        """See `writing.longest`."""
+        return writing.longest(config, batch)
+
+    def begin(self, config: Config, model: Model, params: Params, batch: Batch, length: int) -> tuple[Any, Any]:
+        """See `writing.begin`."""
+        found, draft = writing.begin(config, model, params, batch, length, self.num_results)
+        return found._asdict(), draft
+
+    def resume(self, config: Config, model: Model, params: Params, draft: Any, until: jax.Array) -> tuple[Any, Any]:
+        """See `writing.resume`."""
+        found, draft = writing.resume(config, model, params, draft, until, self.num_results)
+        return found._asdict(), draft
+
     def read(self, predicted: Mapping[str, Any], assets: TokenizerPair) -> list[str]:
         """The best text of each example."""
         return writing.best_texts(predicted, assets)
