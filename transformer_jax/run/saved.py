@@ -35,7 +35,7 @@ LONGEST_NAME = 200
 """Bytes of a source's name that the name of its predictions keeps: file systems allow 255 with what is added."""
 
 
-def _to_standard_error(line: str) -> None:
+def to_standard_error(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -143,7 +143,7 @@ def evaluate_run(
     source: Path | None = None,
     reference: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
-    say: Say = _to_standard_error,
+    say: Say = to_standard_error,
 ) -> dict[str, Any]:
     """All metrics of a run on a split of its corpus, or on a source and a reference file, by the path training takes.
 
@@ -237,7 +237,7 @@ def watch_run(
     reference: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     poll_seconds: float = 10.0,
-    say: Say = _to_standard_error,
+    say: Say = to_standard_error,
 ) -> Iterator[dict[str, Any]]:
     """Follows a training run: `evaluate_run` of each checkpoint as it appears, until the run has its result."""
     run = open_run(workdir, overrides)
@@ -265,7 +265,7 @@ def translate(
     checkpoint: str | None = None,
     num_results: int = 1,
     overrides: Mapping[str, Any] | None = None,
-    say: Say = _to_standard_error,
+    say: Say = to_standard_error,
 ) -> list[list[tuple[str, float]]]:
     """For each source sentence up to `num_results` best translations, each with its score; of a blank one a blank.
 
