@@ -59,6 +59,13 @@ def relate_written(
     return tokens, Relation(mask_BHTS, positions_1T, k_positions_1S, first=length * width), writers_NS
 
 
+def by_hypothesis(x_BTC: jax.Array, hypotheses: int) -> jax.Array:
+    """[N, T, C]: what was made of the tokens of `relate_written`, which are those of W hypotheses in a row of T W."""
+    batch_size, columns, size = x_BTC.shape
+    width = hypotheses // batch_size
+    return jnp.swapaxes(x_BTC.reshape(batch_size, -1, width, size), 1, 2).reshape(hypotheses, columns // width, size)
+
+
 def segment_mask(q_segments_BT: jax.Array, k_segments_BS: jax.Array) -> jax.Array:
     """bool[B, 1, T, S]: within a sentence, never to padding."""
     same = q_segments_BT[:, None, :, None] == k_segments_BS[:, None, None, :]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from transformer_jax.config import TransformerConfig
 from transformer_jax.models.embedding import Embedding
-from transformer_jax.models.masks import DECODER_MASKS, Relation, relate, relate_written
+from transformer_jax.models.masks import DECODER_MASKS, Relation, by_hypothesis, relate, relate_written
 from transformer_jax.models.parts import Parts
 from transformer_jax.models.stack import each_layer
 from transformer_jax.models.tokens import Batch, Tokens, shift_right, tokens_of
@@ -167,6 +167,4 @@ class Transformer(nn.Module):
         )
         self.put_variable("cache", "length", length + tokens_NT.shape[1])
         self.put_variable("cache", "writers", writers_NS)
-        logits_BTC = self._logits(target, None, to_self, source)
-        of_hypotheses = logits_BTC.reshape(batch_size, tokens_NT.shape[1], -1, logits_BTC.shape[-1])
-        return jnp.swapaxes(of_hypotheses, 1, 2).reshape(*tokens_NT.shape, -1)
+        return by_hypothesis(self._logits(target, None, to_self, source), tokens_NT.shape[0])
