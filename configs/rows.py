@@ -63,8 +63,8 @@ def no_wo_matched(base: Config) -> dict:
     """Without W_O, and its parameters spent on d_ff."""
     model = base.model
     d_v = model.head_widths[1]
-    attentions = model.num_encoder_layers + 2 * model.num_decoder_layers
-    layers = model.num_encoder_layers + model.num_decoder_layers
+    attentions = sum(model.depths.values())
+    layers = sum(depth for place, depth in model.depths.items() if place != "cross")  # each with one feed-forward
     removed = attentions * model.num_heads * d_v * model.d_model
     return {OUTPUT_PROJECTION: "none", "model.d_ff": model.d_ff + round(removed / (layers * (2 * model.d_model + 1)))}
 

@@ -135,6 +135,11 @@ class ModelConfig:
     attention: AttentionSlots = dataclasses.field(default_factory=AttentionSlots)
     embedding: EmbeddingConfig = dataclasses.field(default_factory=EmbeddingConfig)
 
+    @property
+    def depths(self) -> dict[str, int]:
+        """Place of attention -> the number of layers that have it."""
+        raise NotImplementedError
+
     def longest(self, max_length: int, max_extra_length: int) -> int:
         """The most positions of a sequence it reads or writes, with that `data.` and `decode.` lengths."""
         return max_length + max_extra_length
@@ -167,6 +172,10 @@ class TransformerConfig(ModelConfig):
         "causal", "Section 3.2.3; 'none' lets the decoder see the answer in training"
     )
     attention: PlacedAttentionSlots = dataclasses.field(default_factory=PlacedAttentionSlots)
+
+    @property
+    def depths(self) -> dict[str, int]:
+        return dict(zip(self.places, (self.num_encoder_layers, *[self.num_decoder_layers] * 2), strict=True))
 
 
 def _has_inner_layer(model: ModelConfig) -> bool:
