@@ -75,6 +75,7 @@ GOOD = {
     "train": {"--config": "c.py", "--workdir": "new"},
     "evaluate": {"--workdir": "run", "--source": "lines", "--reference": "lines"},
     "translate": {"--workdir": "run"},
+    "generate": {"--workdir": "run"},
     "export": {"--workdir": "run", "--output": "new.safetensors"},
     "replay": {"--workdir": "run"},
     "score": {"--hypotheses": "lines", "--references": "lines", "--metrics": "exact_match"},

@@ -55,7 +55,15 @@ VALUES: dict[str, Any] = {
     "evaluate.decode_every": 8,
     "evaluate.checkpoint": "average:3",
 }
-OF_FAMILY: dict[str, dict[str, Any]] = {"transformer": {}}
+OF_FAMILY: dict[str, dict[str, Any]] = {
+    "transformer": {},
+    "decoder_only": {
+        "data.source": "text(file='LICENSE')",
+        "data.directory": str(Path(__file__).parent.parent),
+        "data.tokenizer": "characters",
+        "model.num_layers": 1,
+    },
+}
 """What a run of another family has in place of that."""
 SAVED = [5, 8, 10, 15, 16, 20]
 """The steps at which such a run saves."""

@@ -35,7 +35,7 @@ from transformer_jax.run.directory import MOST_SEEDS
 REFUSED = 2
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ["sweep", str(ROOT / "experiments" / "quickstart.py"), "--workdir=runs/quickstart"]
-MOST_AT_A_TIME, MOST_RESULTS = 1_000, 1_000
+MOST_AT_A_TIME, MOST_RESULTS, MOST_LENGTH = 1_000, 1_000, 1_000_000
 Overrides = dict[str, Any]
 
 
@@ -170,6 +170,27 @@ def _count(most: int) -> Callable[[str], int]:
     return parse
 
 
+def _number_of(low: float, high: float) -> Callable[[str], float]:
+    """A number of that range, its ends included."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _some(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no text")
+    return text
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -242,6 +263,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--nbest", type=_count(MOST_RESULTS), default=1, help="translations a sentence; above 1 with their scores"
     )
+
+    command = add(
+        "generate", _generate, "Have a language model write on after a prompt.",
+        'generate --workdir=runs/shakespeare --prompt="ROMEO:" --temperature=0.8 --samples=3',
+    )  # fmt: skip
+    add_run(command, checkpoint=True)
+    command.add_argument("--prompt", default="\n", help="the text to write on (default: a line break)")
+    command.add_argument("--length", type=_count(MOST_LENGTH), default=500, help="tokens to be written, at most")
+    command.add_argument("--samples", type=_count(MOST_RESULTS), default=1, help="how many texts")
+    command.add_argument("--temperature", type=_number_of(0, 1000), help="of sampling; 0: always the most probable")
+    command.add_argument("--top-k", type=_count(MOST_LENGTH), help="sample among so many tokens only")
+    command.add_argument("--top-p", type=_number_of(0, 1), help="sample among the tokens of this mass only")
+    command.add_argument("--stop", type=_some, help="end a text before this")
+    command.add_argument("--seed", type=_count(2**31 - 1), help="which samples (default: the seed of the run)")
 
     command = add(
         "export", _export, "Write the parameters of a run as safetensors.",
@@ -383,6 +418,32 @@ def _translate(options: argparse.Namespace, overrides: Overrides) -> int:
     if options.nbest > 1:
         lines = [f"{n}\t{score:.6f}\t{one_line(text)}" for n, best in enumerate(found, 1) for text, score in best]
     _print(options, {"translations": found}, lines)
+    return 0
+
+
+def _generate(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.run.generate import generate
+
+    sampling = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+    given = {name: value for name, value in sampling.items() if value is not None}
+    if given and "decode.strategy" in overrides:
+        raise UserError(f"--{next(iter(given)).replace('_', '-')} and --config.decode.strategy: give only one of them.")
+    if given:
+        chosen = ", ".join(f"{name}={value}" for name, value in given.items())
+        overrides = {**overrides, "decode.strategy": "greedy" if given.get("temperature") == 0 else f"sample({chosen})"}
+    if options.seed is not None:
+        overrides = {**overrides, "seed": options.seed}
+    texts = generate(
+        options.workdir,
+        options.prompt,
+        checkpoint=options.checkpoint,
+        samples=options.samples,
+        length=options.length,
+        stop=options.stop,
+        overrides=overrides,
+    )
+    lines = texts if len(texts) == 1 else [f"--- {number} ---\n{text}" for number, text in enumerate(texts, 1)]
+    _print(options, {"texts": texts}, lines)
     return 0
 
 

@@ -6,6 +6,7 @@ paper" is Vaswani et al. 2017; the defaults are the base row of its Table 3.
 
 from ml_collections import ConfigDict
 
+from transformer_jax.config.decoder_only import DecoderOnlyConfig
 from transformer_jax.config.families import FAMILIES
 from transformer_jax.config.model import (
     AttentionPlace,
@@ -59,6 +60,7 @@ __all__ = [
     "ConfigDict",
     "DataConfig",
     "DecodeConfig",
+    "DecoderOnlyConfig",
     "EmbeddingConfig",
     "EvaluateConfig",
     "Field",

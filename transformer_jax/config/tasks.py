@@ -22,4 +22,16 @@ class TranslationConfig(TaskConfig):
     )
 
 
-TASK_CONFIGS: dict[str, type[TaskConfig]] = {"translation": TranslationConfig}
+@dataclasses.dataclass(frozen=True)
+class LanguageModellingConfig(TaskConfig):
+    """Running text."""
+
+    name: Literal["language_modelling"] = knob(
+        "language_modelling", "which file of tasks/ says what is learnt; set by the config file"
+    )
+
+
+TASK_CONFIGS: dict[str, type[TaskConfig]] = {
+    "translation": TranslationConfig,
+    "language_modelling": LanguageModellingConfig,
+}

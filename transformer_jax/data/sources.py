@@ -7,6 +7,7 @@ from transformer_jax.data.algorithmic import Copy, Reverse, Sort
 from transformer_jax.data.dataset import Dataset, Source
 from transformer_jax.data.parallel_text import ParallelText
 from transformer_jax.data.scan import Scan
+from transformer_jax.data.text import Text
 from transformer_jax.data.tfds_source import Tfds
 from transformer_jax.errors import UserError
 from transformer_jax.registry import resolve
@@ -18,6 +19,7 @@ SOURCES: dict[str, type[Source]] = {
     "copy": Copy,
     "reverse": Reverse,
     "sort": Sort,
+    "text": Text,
 }
 
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 
 from transformer_jax.config import AttentionPlace, Config, ModelConfig, attention_place
 from transformer_jax.errors import UserError
+from transformer_jax.models.decoder_only import DecoderOnly
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.model import Model
 from transformer_jax.models.parts import Parts
@@ -28,7 +29,7 @@ ATTENTION_SLOTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "projections": PROJECTIONS,
     "output_projection": OUTPUT_PROJECTIONS,
 }
-MODELS: dict[str, Callable[[Parts], nn.Module]] = {"transformer": Transformer}
+MODELS: dict[str, Callable[[Parts], nn.Module]] = {"transformer": Transformer, "decoder_only": DecoderOnly}
 
 
 def build_model(config: ModelConfig, remat: str = "none") -> Model:

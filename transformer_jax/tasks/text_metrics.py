@@ -4,6 +4,7 @@ Hypotheses and references are lines of plain text, one reference per hypothesis,
 after a line do not count, and a line break within it counts as a blank: text scores as the file that it is written to.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,11 +82,37 @@ def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     return Score("exact_match", equal / len(references), "")
 
 
+def distinct(hypotheses: Sequence[str], references: Sequence[str], *, n: int = 2) -> Score:
+    """Of all sequences of n words, the share that are different, in 0..1 (distinct-n, Li et al. 2016)."""
+    grams = list(itertools.chain.from_iterable(_sequences("distinct", text, n) for text in hypotheses))
+    return Score(f"distinct(n={n})", len(set(grams)) / max(len(grams), 1), "")
+
+
+def unrepeated(hypotheses: Sequence[str], references: Sequence[str], *, n: int = 2) -> Score:
+    """Of the sequences of n words of a text, the share that are different, in 0..1: the mean over texts that have any.
+
+    1 - seq-rep-n of Welleck et al. 2020: how much of a text does not say again what it has said before.
+    """
+    of_texts = [grams for text in hypotheses if (grams := _sequences("unrepeated", text, n))]
+    shares = [len(set(grams)) / len(grams) for grams in of_texts]
+    return Score(f"unrepeated(n={n})", sum(shares) / max(len(shares), 1), "")
+
+
+def _sequences(name: str, text: str, n: int) -> list[tuple[str, ...]]:
+    """All n words in a row, which blanks part."""
+    if not 1 <= n <= 100:
+        raise UserError(f"{name}: n={n} must be a whole number from 1 to 100.")
+    words = text.split()
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
 METRICS: dict[str, Callable[..., Score]] = {
     "bleu": bleu,
     "chrf": chrf,
     "tokenised_bleu": tokenised_bleu,
     "exact_match": exact_match,
+    "distinct": distinct,
+    "unrepeated": unrepeated,
 }
 """What `evaluate.metrics` may name; ``"bleu(tokenize='char')"`` sets a keyword."""
 
