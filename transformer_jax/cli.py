@@ -356,11 +356,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
 
     command = add(
-        "benchmark", _benchmark, "Run a file of benchmarks/ on a config.",
+        "benchmark", _benchmark, "Run a file of benchmarks/ on a config, or on a run.",
         "benchmark populations --config=configs/scan_short.py",
     )  # fmt: skip
-    command.add_argument("name", help="populations")
-    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
+    command.add_argument("name", help="populations (of a config), decode (of a run)")
+    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", help=config_help)
+    command.add_argument("--workdir", type=_path, metavar="DIR", help="a trained run")
 
     add(
         "doctor", _doctor, "Devices, versions, corpora and determinism, and how to get what is missing.",
@@ -550,7 +551,10 @@ def _benchmark(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.loading import load_config, load_module
 
     benchmark = load_module(ROOT / "benchmarks" / f"{options.name}.py", "run")
-    rows = benchmark.run(load_config(options.config, overrides), say=_say(options))
+    if (options.config is None) == (options.workdir is None):
+        raise UserError("Give one of --config and --workdir: benchmark populations is of a config, decode of a run.")
+    measured = load_config(options.config, overrides) if options.workdir is None else options.workdir
+    rows = benchmark.run(measured, say=_say(options))
     _print(options, {"benchmark": options.name, "rows": rows}, [])
     return 0
 

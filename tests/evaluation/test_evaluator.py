@@ -19,6 +19,7 @@ from transformer_jax.data.tokenizer import SymbolTokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
 from transformer_jax.evaluation.significance import compare_files
+from transformer_jax.loading import load_module
 from transformer_jax.parallel.layout import JitLayout
 from transformer_jax.run import saved
 from transformer_jax.run.compile import stack
@@ -461,3 +462,20 @@ def test_samples_are_of_the_seed_of_the_run(run):
     (zero,), (one,) = (program.evaluator.texts(trained(params, seed), split) for seed in (0, 1))
     assert zero != one
     assert lanes.evaluator.texts(trained(params, 0, 1), split) == [zero, one]
+
+
+# --- The benchmark of decoding ---
+
+
+def test_the_benchmark_of_decoding_measures_a_run_and_says_that_peers_are_missing(run, monkeypatch):
+    benchmark = load_module(Path(__file__).parents[2] / "benchmarks" / "decode.py", "run")
+    monkeypatch.setattr(benchmark, "CASES", [(2, 8)])
+    monkeypatch.setattr(benchmark, "EXAMPLES", {8: 10})
+    monkeypatch.delenv(benchmark.PEERS, raising=False)
+    said: list[str] = []
+    (row,) = benchmark.run(run, said.append)
+    assert benchmark.PEERS in said[0]
+    assert list(row["sentences_per_second"]) == ["ours"]
+    assert (row["beam"], row["batch"], row["ours_over"]) == (2, 8, {})
+    assert row["examples"] >= 10
+    assert row["longest"]["ours"] > 0

@@ -6,6 +6,7 @@ more tokens, and again after every half as many. What an example writes does not
 through. L lanes, whose examples are done at different times and so are gathered apart.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -65,6 +66,7 @@ class Relay:
         lanes: int,
     ):
         self._config, self._output, self._model, self._example, self._lanes = config, output, model, example, lanes
+        self._room = functools.cache(self._make_room)
         self._begin = compile_rows(self._first, True)
         self._resume = compile_rows(self._next, False)
 
@@ -135,7 +137,7 @@ class Relay:
                 where.append(_Waiting(indices_B[chosen_B], of_lane))
         return left
 
-    def _room(self, size: int, width: int, longest: int) -> Any:
+    def _make_room(self, size: int, width: int, longest: int) -> Any:
         """Zeros of the shapes of a draft of one lane in which the longest output finds room; they take none."""
 
         def begin() -> Any:
