@@ -155,16 +155,16 @@ def _path(text: str) -> Path:
     return Path(_text(text))
 
 
-def _count(most: int) -> Callable[[str], int]:
-    """A whole number of at least one."""
+def _count(most: int, least: int = 1) -> Callable[[str], int]:
+    """A whole number of that range, its ends included."""
 
     def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
-            number = 0
-        if not 1 <= number <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most:,}")
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most:,}")
         return number
 
     return parse
@@ -276,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--top-k", type=_count(MOST_LENGTH), help="sample among so many tokens only")
     command.add_argument("--top-p", type=_number_of(0, 1), help="sample among the tokens of this mass only")
     command.add_argument("--stop", type=_some, help="end a text before this")
-    command.add_argument("--seed", type=_count(2**31 - 1), help="which samples (default: the seed of the run)")
+    command.add_argument("--seed", type=_count(2**31 - 1, least=0), help="which samples (default: the seed of the run)")
 
     command = add(
         "export", _export, "Write the parameters of a run as safetensors.",

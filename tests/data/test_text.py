@@ -56,6 +56,13 @@ def test_where_a_tokenizer_knows_no_line_break_eos_stands_for_it(tmp_path):
     assert [*first[0].tolist(), *first[4].tolist()] == [a, b, EOS, c, EOS, EOS, d, e]
 
 
+def test_subwords_of_lines_say_the_text_again(tmp_path):
+    dataset = make_dataset(data(tmp_path, (TEXT * 9).encode(), tokenizer="sentencepiece(vocab_size=300)"))
+    tokens = dataset.splits["train"].columns["inputs"].rows.values
+    assert EOS not in tokens
+    assert dataset.assets.target.decode(tokens.tolist()) == (TEXT * 9)[: len(TEXT * 9) - round(0.1 * len(TEXT * 9))]
+
+
 def test_gzip_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
     plain = make_dataset(data(tmp_path))
     packed = make_dataset(data(tmp_path, gzip.compress(TEXT.encode()), "input.txt.gz"))
@@ -77,6 +84,7 @@ def test_a_saved_tokenizer_is_used_again(tmp_path):
     ("changes", "words"),
     [
         ({"content": b"\xff" * 100}, ["input.txt", "invalid UTF-8 at byte 1"]),
+        ({"content": b""}, ["data.tokenizer", "holds no characters"]),
         ({"content": b"too short"}, ["input.txt", "too few for a window", "data.max_length = 8"]),
         ({"content": b"no gzip", "name": "input.txt.gz"}, ["input.txt.gz", "damaged gzip"]),
         ({"source": "text(file='other.txt')"}, ["other.txt", "cannot be read"]),

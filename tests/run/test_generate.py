@@ -47,6 +47,10 @@ def test_samples_differ_and_are_those_of_the_seed(model):
     assert generate(model, PROMPT, samples=3, length=30, overrides={**SAMPLE, "seed": 5}) != texts
 
 
+def test_seed_0_is_a_seed(model, capsys):
+    assert call(capsys, f"--workdir={model}", "--length=1", "--seed=0")[0] == 0
+
+
 def test_a_text_ends_before_the_stop(model):
     (whole,) = generate(model, PROMPT, length=60, overrides=SAMPLE)
     stop = whole[len(PROMPT) + 20 : len(PROMPT) + 23]

@@ -28,7 +28,7 @@ class Text:
     An example is a window of `data.max_length` tokens, "inputs", with the token after each of them, "targets". A
     training window may begin at any token; "valid" is cut into windows, in which each token is a target once. Its text
     "references" is what follows the first half of each window. Tokens end at a line break; where the tokenizer knows
-    none, as `words` and `sentencepiece`, EOS stands for it.
+    none, as `words`, EOS stands for it.
 
     Attributes:
       file: its name in `data.directory`.
@@ -103,9 +103,13 @@ def _lines(text: str) -> list[str]:
 
 
 def _tokens(lines: list[str], tokenizer: Tokenizer) -> Int32Array:
-    """int32[tokens] of all lines; EOS at the end of each where the tokenizer knows no line break."""
-    end = [EOS] if tokenizer.encode(["\n"])[0] in ([], [UNK]) else []
-    return np.fromiter(itertools.chain.from_iterable([*line, *end] for line in tokenizer.encode(lines)), np.int32)
+    """int32[tokens] of all lines; EOS at the end of each where the tokenizer knows no line break.
+
+    Else they are encoded as one text: SentencePiece begins every text it is given with a blank of its own.
+    """
+    if tokenizer.encode(["\n"])[0] not in ([], [UNK]):
+        return np.asarray(tokenizer.encode(["".join(lines)])[0], np.int32)
+    return np.fromiter(itertools.chain.from_iterable([*line, EOS] for line in tokenizer.encode(lines)), np.int32)
 
 
 def _examples(inputs: Sequences, targets: Sequences, references: list[str] | None = None) -> Examples:

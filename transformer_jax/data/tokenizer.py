@@ -105,6 +105,8 @@ def split_text(unit: str, text: str) -> list[str]:
 def train_symbols(unit: str, texts: list[str], min_count: int) -> SymbolTokenizer:
     """The symbols seen at least `min_count` times, frequent ones first, ties by code point."""
     counts = collections.Counter(symbol for text in texts for symbol in split_text(unit, text))
+    if not counts:
+        raise UserError(f"data.tokenizer: the training text holds no {unit}; give one that is not empty.")
     kept = [symbol for symbol, count in counts.items() if count >= min_count]
     if not kept:
         raise UserError(f"data.tokenizer: no symbol occurs {min_count} times in the training text; lower min_count.")
