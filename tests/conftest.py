@@ -4,6 +4,8 @@ They are environment variables, so that the processes which tests start have the
 compiling programs that run once.
 """
 
+import ctypes
+import gc
 import os
 import signal
 from pathlib import Path
@@ -15,6 +17,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # What JAX reads when it is imported stands above.
+import jax  # noqa: E402
 import pytest  # noqa: E402
 import tiny_run  # noqa: E402
 
@@ -38,6 +41,17 @@ def pytest_xdist_make_scheduler(config, log):
 
         return LoadScheduling(config, log)
     return None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def give_memory_back():
+    """After each module: a thousand small programs are a gigabyte, which neither JAX nor the C library gives back."""
+    yield
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if resident > 2**30:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="module")
