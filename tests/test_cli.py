@@ -76,7 +76,7 @@ def test_the_commands_are_listed(capsys):
 
 def test_without_arguments_it_is_the_quick_start(monkeypatch):
     seen = {}
-    monkeypatch.setattr(cli, "_sweep", lambda options, overrides: seen.update(vars(options)) or 0)
+    monkeypatch.setitem(cli.COMMANDS, "sweep", lambda options, overrides: seen.update(vars(options)) or 0)
     assert cli.main([]) == 0
     assert seen["experiment"].name == "quickstart.py"
     assert seen["experiment"].is_file()
@@ -405,7 +405,7 @@ def test_ctrl_c_in_an_import_is_neither_lost_nor_a_traceback(module, tmp_path, c
 
 def test_ctrl_c_is_dealt_with_as_before_when_the_command_has_ended(config, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "_report", lambda *_: seen.append(signal.getsignal(signal.SIGINT)) or 0)
+    monkeypatch.setitem(cli.COMMANDS, "report", lambda *_: seen.append(signal.getsignal(signal.SIGINT)) or 0)
     before = signal.getsignal(signal.SIGINT)
     assert call("report", config) == 0
     assert signal.getsignal(signal.SIGINT) is before is not seen[0]
@@ -414,7 +414,7 @@ def test_ctrl_c_is_dealt_with_as_before_when_the_command_has_ended(config, monke
 def test_nohup_is_heard(config, monkeypatch):
     """Who starts a command that is to ignore Ctrl-C is not overruled."""
     seen = []
-    monkeypatch.setattr(cli, "_report", lambda *_: seen.append(signal.getsignal(signal.SIGINT)) or 0)
+    monkeypatch.setitem(cli.COMMANDS, "report", lambda *_: seen.append(signal.getsignal(signal.SIGINT)) or 0)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert call("report", config) == 0

@@ -29,6 +29,7 @@ FLOORS = [
     {"run"},
     {"loading", "describe", "doctor", "inspection", "export"},
     {"sweeps"},
+    {"arguments"},
     {"cli"},
 ]
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -12,6 +12,7 @@ import pytest
 import tiny_run
 
 from transformer_jax import cli
+from transformer_jax.arguments import make_parser
 from transformer_jax.config import FIELDS
 from transformer_jax.errors import UserError
 from transformer_jax.run import saved, train
@@ -57,7 +58,7 @@ OF_PATHS = ("device", "root", "here", "above", "an option", "colons", "commas", 
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
-    (commands,) = (a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (commands,) = (a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
     return commands.choices
 
 

@@ -1,0 +1,253 @@
+"""What the commands are given: their options, and the texts of `--help`."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from transformer_jax.errors import UserError
+from transformer_jax.run.directory import MOST_SEEDS
+
+MOST_AT_A_TIME, MOST_RESULTS, MOST_LENGTH = 1_000, 1_000, 1_000_000
+
+
+def flush_output() -> None:
+    """Here it may fail: at the end of the process that would be a traceback."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+class _Parser(argparse.ArgumentParser):
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        flush_output()  # of --help
+        super().exit(status, message)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. `./{self.prog} --help` says more.")
+
+
+def _text(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text))
+
+
+def _count(most: int, least: int = 1) -> Callable[[str], int]:
+    """A whole number of that range, its ends included."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most:,}")
+        return number
+
+    return parse
+
+
+def _number_of(low: float, high: float) -> Callable[[str], float]:
+    """A number of that range, its ends included."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _some(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no text")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `command` of what it finds is the name of one."""
+    parser = _Parser(
+        prog="launch.sh",
+        description="A laboratory for the Transformer. Without a command: the quick-start sweep and its report.",
+        epilog="`./launch.sh COMMAND --help` shows an example. `./launch.sh test` runs the tests.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str,
+        summary: str,
+        example: str,
+        takes_config: bool = True,
+        computes: bool = True,
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}\n\nExample:\n  ./launch.sh {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(command=name, takes_config=takes_config, computes=computes)
+        command.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        return command
+
+    def add_run(command: argparse.ArgumentParser, checkpoint: bool = False) -> None:
+        command.add_argument("--workdir", type=_path, required=True, help="the run directory")
+        if checkpoint:
+            command.add_argument(
+                "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
+            )
+
+    config_help = "config file, and a row of its ROWS; --config.a.b=value changes any field but what the row sets"
+    command = add(
+        "train", "Train and evaluate one run, or resume it.",
+        "train --config=configs/scan.py:no_wo --workdir=runs/no_wo --config.model.num_heads=8",
+    )  # fmt: skip
+    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
+    add_run(command)
+    command.add_argument(
+        "--allow-config-change", metavar="FIELD,...", default="", help="fields that may differ from the run's config"
+    )
+
+    command = add(
+        "evaluate", "Score a run on a split of its corpus, or on files.",
+        "evaluate --workdir=runs/no_wo --checkpoint=best --split=test",
+    )  # fmt: skip
+    add_run(command, checkpoint=True)
+    command.add_argument("--split", default="test", help="train, valid or test")
+    command.add_argument("--source", type=_path, help="a file of sentences, one a line")
+    command.add_argument("--reference", type=_path, help="their translations")
+    command.add_argument("--watch", action="store_true", help="follow a training run: score each new checkpoint")
+
+    command = add(
+        "translate", "Translate standard input, a sentence a line, to standard output.",
+        'translate --workdir=runs/no_wo <<< "jump twice and walk left"',
+    )  # fmt: skip
+    add_run(command, checkpoint=True)
+    command.add_argument(
+        "--nbest", type=_count(MOST_RESULTS), default=1, help="translations a sentence; above 1 with their scores"
+    )
+
+    command = add(
+        "generate", "Have a language model write on after a prompt.",
+        'generate --workdir=runs/shakespeare --prompt="ROMEO:" --temperature=0.8 --samples=3',
+    )  # fmt: skip
+    add_run(command, checkpoint=True)
+    command.add_argument("--prompt", default="\n", help="the text to write on (default: a line break)")
+    command.add_argument("--length", type=_count(MOST_LENGTH), default=500, help="tokens to be written, at most")
+    command.add_argument("--samples", type=_count(MOST_RESULTS), default=1, help="how many texts")
+    command.add_argument("--temperature", type=_number_of(0, 1000), help="of sampling; 0: always the most probable")
+    command.add_argument("--top-k", type=_count(MOST_LENGTH), help="sample among so many tokens only")
+    command.add_argument("--top-p", type=_number_of(0, 1), help="sample among the tokens of this mass only")
+    command.add_argument("--stop", type=_some, help="end a text before this")
+    command.add_argument("--seed", type=_count(2**31 - 1, least=0), help="which samples (default: the seed of the run)")
+
+    command = add(
+        "export", "Write the parameters of a run as safetensors.",
+        "export --workdir=runs/no_wo --checkpoint=best --output=no_wo.safetensors", takes_config=False,
+    )  # fmt: skip
+    add_run(command, checkpoint=True)
+    command.add_argument("--output", type=_path, required=True, help="the file to write")
+
+    command = add(
+        "replay", "Take the step again at which a run diverged, and show what is not finite.",
+        "replay --workdir=runs/no_wo", takes_config=False,
+    )  # fmt: skip
+    add_run(command)
+
+    command = add(
+        "score", "Score given translations.",
+        "score --hypotheses=output.txt --references=reference.txt --metrics=bleu,chrf", takes_config=False,
+    )  # fmt: skip
+    command.add_argument("--hypotheses", type=_path, required=True, help="translations, one a line")
+    command.add_argument("--references", type=_path, required=True, help="what they should be, one a line")
+    command.add_argument("--metrics", default="bleu,chrf", help="comma-separated, as in evaluate.metrics")
+    command.add_argument(
+        "--against",
+        type=_path,
+        help="another system's translations: is the difference in BLEU one of these sentences alone?",
+    )
+
+    command = add(
+        "sweep", "Run every row of an experiment over its seeds, and write the report.",
+        "sweep experiments/heads.py --scale=small --workdir=runs/heads",
+    )  # fmt: skip
+    command.add_argument("experiment", type=_path, help="a file of experiments/")
+    command.add_argument("--workdir", type=_path, required=True, help="the directory of the sweep")
+    command.add_argument("--scale", default="small", help="smoke, small, full, or another of the experiment")
+    command.add_argument(
+        "--config",
+        type=_text,
+        metavar="FILE",
+        help="put the rows on this base instead; --config.a.b=value changes any field but what a row sets",
+    )
+    command.add_argument(
+        "--seeds", type=_count(MOST_SEEDS), help="how many seeds, 0, 1, ...; there is no --config.seed here"
+    )
+    command.add_argument("--workers", type=_count(MOST_AT_A_TIME), help="processes at a time")
+    command.add_argument(
+        "--lanes",
+        type=_count(MOST_AT_A_TIME),
+        help="runs trained together in one program; 1: one after another (default: the faster)",
+    )
+    command.add_argument("--no-reuse", action="store_true", help="train anew what a sweep beside this one has trained")
+    command.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
+    command.add_argument(
+        "--time-limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="end a run that takes longer (lanes: each so long); it has failed",
+    )
+    command.add_argument("--status", action="store_true", help="only show how far each run of this sweep is")
+
+    command = add(
+        "report", "Write the report of a sweep or of a run from its directory.",
+        "report runs/heads", takes_config=False, computes=False,
+    )  # fmt: skip
+    command.add_argument("directory", type=_path, help="of the sweep, packed or not, or of the run")
+    command.add_argument(
+        "--pack",
+        type=_path,
+        metavar="OUT",
+        help="write five files to the new directory OUT instead, and nothing to the other: sweep.json, runs.jsonl, "
+        "curves.jsonl, report.md and report.csv; no checkpoints",
+    )
+
+    command = add(
+        "describe", "Parameters by module, FLOPs, memory, and what is not used; nothing is trained.",
+        "describe --config=configs/base.py:no_wo",
+    )  # fmt: skip
+    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
+
+    command = add(
+        "benchmark", "Run a file of benchmarks/ on a config, or on a run.",
+        "benchmark populations --config=configs/scan_short.py",
+    )  # fmt: skip
+    command.add_argument("name", help="populations (of a config), decode (of a run)")
+    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", help=config_help)
+    command.add_argument("--workdir", type=_path, metavar="DIR", help="a trained run")
+
+    add(
+        "doctor", "Devices, versions, corpora and determinism, and how to get what is missing.",
+        "doctor", takes_config=False,
+    )  # fmt: skip
+    return parser
