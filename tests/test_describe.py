@@ -30,6 +30,9 @@ def test_flops_are_six_for_each_weight_that_a_token_meets_lookups_are_free(tying
 def test_what_is_not_used_is_said():
     assert "model.d_ff" in describe(tiny.config({"model.ffn_depth": 1}))["not_used"]
     assert "model.d_ff" not in describe(tiny.config())["not_used"]
+    text = describe(tiny.config({"model.family": "decoder_only", "data.source": "text"}))["not_used"]
+    assert {"data.joint_vocabulary", "data.over_long", "data.source_language", "data.target_language"} <= set(text)
+    assert "data.joint_vocabulary" not in describe(tiny.config())["not_used"]
 
 
 def test_a_config_without_vocabulary_or_with_an_impossible_pair_is_refused():

@@ -252,6 +252,7 @@ def _of_params(rename: Callable[[dict[str, Tree]], dict[str, Tree]], state: Tree
 def _quiet_orbax() -> None:
     """From now on Orbax writes to standard error neither what it raises as well, nor what its threads meet later."""
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())  # its tasks, once dropped
     hook = sys.unraisablehook
 
     def not_of_orbax(unraisable: Any) -> None:

@@ -187,6 +187,8 @@ def _generate(options: argparse.Namespace, overrides: Overrides) -> int:
     given = {name: value for name, value in sampling.items() if value is not None}
     if given and "decode.strategy" in overrides:
         raise UserError(f"--{next(iter(given)).replace('_', '-')} and --config.decode.strategy: give only one of them.")
+    if options.temperature == 0 and len(given) > 1:
+        raise UserError("--temperature=0 always takes the most probable token: leave --top-k and --top-p out.")
     if given:
         chosen = ", ".join(f"{name}={value}" for name, value in given.items())
         overrides = {**overrides, "decode.strategy": "greedy" if given.get("temperature") == 0 else f"sample({chosen})"}

@@ -7,6 +7,8 @@ import pytest
 
 from transformer_jax.config import freeze
 from transformer_jax.data import EOS, check, evaluation_batches, make_dataset, make_plan
+from transformer_jax.data.text import decode_text, encode_text
+from transformer_jax.data.tokenizer import SymbolTokenizer
 from transformer_jax.errors import UserError
 
 TEXT = "First Citizen:\nBefore we proceed, hear me speak.\n\nAll:\nSpeak, speak.\n" * 3
@@ -99,3 +101,12 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path, changes, words):
     with pytest.raises(UserError) as refused:
         make_dataset(data(tmp_path, **changes))
     assert [word for word in words if word not in str(refused.value)] == []
+
+
+def test_a_text_is_what_its_tokens_say():
+    text = "a b\n\n c\nd"
+    words, characters = (SymbolTokenizer(unit, list("abcd \n")) for unit in ("words", "characters"))
+    assert decode_text(encode_text(text, characters), characters) == text
+    assert decode_text(encode_text(text, words), words) == "a b\n\nc\nd"
+    assert encode_text("a\n", words)[-1] == EOS
+    assert EOS not in encode_text("a", words)

@@ -9,8 +9,10 @@ import tiny_run
 
 from transformer_jax import cli
 from transformer_jax.errors import UserError
+from transformer_jax.evaluation.evaluator import Evaluator
 from transformer_jax.run.generate import generate
 from transformer_jax.run.saved import load_params
+from transformer_jax.vocabulary import EOS
 
 pytestmark = pytest.mark.usefixtures("opened_once")
 PROMPT = "License"
@@ -72,6 +74,26 @@ def test_what_of_the_prompt_is_unknown_is_said(model):
     assert said == ["1 of the 2 tokens of the prompt are unknown to the run."]
 
 
+def test_a_model_of_words_writes_line_after_line(tmp_path, monkeypatch):
+    program = tiny_run.program(model__family="decoder_only", data__tokenizer="words")
+    tiny_run.train_here(tmp_path / "run", compiled=program)
+    (text,) = generate(tmp_path / "run", "the License\nthe", length=20, overrides=SAMPLE)
+    assert text.startswith("the License\nthe ")
+    (alone,) = generate(tmp_path / "run", length=5)  # from a line break on
+    assert alone.startswith("\n")
+    shapes = []
+
+    def word_and_end(trained, batch):
+        shapes.append(batch["inputs"].shape)
+        return {"tokens_BNT": np.asarray([[[[4, EOS, 0]]]])}
+
+    monkeypatch.setattr(Evaluator, "compile", lambda self, function: word_and_end)
+    (lines,) = generate(tmp_path / "run", "the", length=5)
+    word = program.dataset.assets.target.decode([4])
+    assert lines == f"the {word}\n{word}\n{word}"
+    assert shapes == [(1, 1), (1, 2), (1, 4)]  # all that is written so far, in powers of two
+
+
 def test_prompts_and_runs_that_cannot_be_are_refused(model):
     with pytest.raises(UserError, match="holds no token"):
         generate(model, "")
@@ -112,6 +134,8 @@ def test_the_command(model, capsys):
         (["--stop="], "no text"),
         (["--prompt="], "holds no token"),
         (["--top-k=3", "--config.decode.strategy=greedy"], "give only one"),
+        (["--top-k=3", "--temperature=0"], "leave --top-k and --top-p out"),
+        (["--samples=2", "--config.decode.strategy=beam"], "writes the same text each time"),
         (["--checkpoint=77"], "77"),
     ],
 )

@@ -5,6 +5,13 @@ from typing import Literal
 
 from transformer_jax.config.schema import LARGEST, MOST_STEPS, MOST_TOKENS, WIDEST, knob
 
+PAIRED = ("translation",)
+"""The tasks whose examples are pairs of sentences."""
+
+
+def _has_languages(data: "DataConfig") -> bool:
+    return data.source.startswith(("parallel_text", "tfds"))
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -12,12 +19,14 @@ class DataConfig:
 
     source: str = knob("parallel_text", "where the sentence pairs come from; slot SOURCES")
     directory: str | None = knob(None, "of the corpus; unset: the environment variable TRANSFORMER_JAX_DATA")
-    source_language: str = knob("en", "suffix of the source files")
-    target_language: str = knob("de", "suffix of the target files")
+    source_language: str = knob("en", "suffix of the source files", read_if=lambda c: _has_languages(c.data))
+    target_language: str = knob("de", "suffix of the target files", read_if=lambda c: _has_languages(c.data))
     tokenizer: str = knob("sentencepiece(vocab_size=37000)", "slot TOKENIZERS; trained on the training split")
-    joint_vocabulary: bool = knob(True, "one vocabulary for both languages")
+    joint_vocabulary: bool = knob(True, "one vocabulary for both languages", read_if=lambda c: c.task.name in PAIRED)
     max_length: int = knob(256, "tokens a side, end of sentence included", low=2, high=WIDEST)
-    over_long: Literal["drop", "truncate"] = knob("drop", "what happens to longer training pairs")
+    over_long: Literal["drop", "truncate"] = knob(
+        "drop", "what happens to longer training pairs", read_if=lambda c: c.task.name in PAIRED
+    )
     batching: Literal["length_classes", "packed"] = knob(
         "length_classes", "examples of like length together, or several behind each other"
     )

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import itertools
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,7 @@ class Text:
 
     An example is a window of `data.max_length` tokens, "inputs", with the token after each of them, "targets". A
     training window may begin at any token; "valid" is cut into windows, in which each token is a target once. Its text
-    "references" is what follows the first half of each window. Tokens end at a line break; where the tokenizer knows
-    none, as `words`, EOS stands for it.
+    "references" is what follows the first half of each window. See `encode_text` for line breaks.
 
     Attributes:
       file: its name in `data.directory`.
@@ -59,12 +59,12 @@ class Text:
         path = find_directory(config.directory) / self.file
         text, width = _read(path), config.max_length
         end = len(text) - round(self.valid * len(text))
-        lines = {"train": _lines(text[:end]), "valid": _lines(text[end:])}
-        trainer = resolve_tokenizer(config)
+        parts = {"train": text[:end], "valid": text[end:]}
+        trainer, lines = resolve_tokenizer(config), _lines(parts["train"])
         if assets is None:
-            tokenizer = trainer.train(lines["train"])
+            tokenizer = trainer.train(lines)
             assets = TokenizerPair(tokenizer, tokenizer)
-        tokens = {name: _tokens(of_split, assets.target) for name, of_split in lines.items()}
+        tokens = {name: np.asarray(encode_text(part, assets.target), np.int32) for name, part in parts.items()}
         for name, of_split in tokens.items():
             if len(of_split) <= width:
                 raise UserError(
@@ -76,7 +76,7 @@ class Text:
             "valid": _windows_in_a_row(tokens["valid"], width, assets.target),
         }
         digest = hashlib.sha256(f"{self.valid} {width} {assets.fingerprint} ".encode() + text.encode())
-        return Dataset(assets, splits, digest.hexdigest(), left_out_of_tokenizer=trainer.left_out(lines["train"]))
+        return Dataset(assets, splits, digest.hexdigest(), left_out_of_tokenizer=trainer.left_out(lines))
 
     def load_assets(self, directory: Path) -> TokenizerPair:
         """The tokenizer saved with a run."""
@@ -102,14 +102,24 @@ def _lines(text: str) -> list[str]:
     return [line + "\n" for line in ended] + ([last] if last else [])
 
 
-def _tokens(lines: list[str], tokenizer: Tokenizer) -> Int32Array:
-    """int32[tokens] of all lines; EOS at the end of each where the tokenizer knows no line break.
+def encode_text(text: str, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of a running text; where the tokenizer knows no line break, as `words`, EOS stands for each.
 
-    Else they are encoded as one text: SentencePiece begins every text it is given with a blank of its own.
+    Else it is encoded as a whole: SentencePiece begins every text that it is given with a blank of its own.
     """
     if tokenizer.encode(["\n"])[0] not in ([], [UNK]):
-        return np.asarray(tokenizer.encode(["".join(lines)])[0], np.int32)
-    return np.fromiter(itertools.chain.from_iterable([*line, EOS] for line in tokenizer.encode(lines)), np.int32)
+        return tokenizer.encode([text])[0]
+    lines = tokenizer.encode(text.split("\n"))
+    return list(itertools.chain.from_iterable([*line, EOS] for line in lines))[:-1]
+
+
+def decode_text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """The inverse of `encode_text`, as far as the tokenizer keeps a text."""
+    ends = [place for place, token in enumerate(tokens) if token == EOS]
+    starts = [0, *(end + 1 for end in ends)]
+    return "\n".join(
+        tokenizer.decode(tokens[start:end]) for start, end in zip(starts, [*ends, len(tokens)], strict=True)
+    )
 
 
 def _examples(inputs: Sequences, targets: Sequences, references: list[str] | None = None) -> Examples:

@@ -111,7 +111,9 @@ class Evaluator:
             return metrics, None
         found = self.texts(trained, split)
         for of_lane, (texts, unfinished) in zip(metrics, found, strict=True):
-            of_lane.update({**self._task.output.judge(self._config, texts, split), UNFINISHED: unfinished})
+            of_lane.update(self._task.output.judge(self._config, texts, split))
+            if self._task.output.ends:
+                of_lane[UNFINISHED] = unfinished
         return metrics, [texts for texts, _ in found]
 
 

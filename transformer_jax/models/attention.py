@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from transformer_jax.models.masks import Relation
 from transformer_jax.models.positions import NoPositions
 from transformer_jax.models.regularisation import Dropout
-from transformer_jax.models.scores import dot
-from transformer_jax.models.weights import softmax
+from transformer_jax.models.scores import Score, dot
+from transformer_jax.models.weights import Weights, softmax
 
 KeysValues = tuple[jax.Array, jax.Array]
 Function = Callable[[jax.Array], jax.Array]
@@ -27,8 +27,8 @@ def attention(
     mask_BHTS: jax.Array,
     *,
     scale: float | jax.Array,
-    score: Callable[[jax.Array, jax.Array], jax.Array] = dot,
-    weights: Callable[[jax.Array, jax.Array], jax.Array] = softmax,
+    score: Score = dot,
+    weights: Weights = softmax,
     relative_score: jax.Array | float = 0.0,
     bias: jax.Array | float = 0.0,
     dropout: Function = lambda weights_BHTS: weights_BHTS,
@@ -58,9 +58,9 @@ class MultiHeadAttention(nn.Module):
     d_k: int
     d_v: int
     projections: Callable[[], tuple[nn.Module, nn.Module, nn.Module]]
-    score: Callable[[], nn.Module]
+    score: Callable[[], Score]
     scale: Callable[["MultiHeadAttention"], float | jax.Array]
-    weights: Callable[[jax.Array, jax.Array], jax.Array]
+    weights: Weights
     output_projection: Callable[[], nn.Module]
     qk_norm: Callable[[], nn.Module]
     positions: Callable[[], NoPositions]

@@ -1,7 +1,7 @@
 """Position-wise feed-forward networks (Section 3.3). B batch, T positions, D d_model, F d_ff."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -110,4 +110,18 @@ def none(**sizes: Any) -> nn.Module:
     return FeedForward(activation=nn.relu, **sizes)
 
 
-FEED_FORWARDS = {"relu": relu, "gelu": gelu, "linear": linear, "swiglu": swiglu, "geglu": geglu, "none": none}
+class MakeFeedForward(Protocol):
+    """An entry of FEED_FORWARDS; the sizes are the fields of `FeedForward` but its activation."""
+
+    def __call__(self, **sizes: Any) -> nn.Module:
+        """The position-wise network: [B, T, D] to [B, T, D]."""
+
+
+FEED_FORWARDS: dict[str, MakeFeedForward] = {
+    "relu": relu,
+    "gelu": gelu,
+    "linear": linear,
+    "swiglu": swiglu,
+    "geglu": geglu,
+    "none": none,
+}

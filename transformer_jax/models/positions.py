@@ -200,7 +200,7 @@ def acts_on_scores(scheme: NoPositions) -> bool:
     return any(getattr(type(scheme), hook) is not getattr(NoPositions, hook) for hook in ("bias", "rotate", "score"))
 
 
-POSITIONS = {
+POSITIONS: dict[str, type[NoPositions]] = {
     "sinusoidal": Sinusoidal,
     "learned": Learned,
     "none": NoPositions,

@@ -4,7 +4,7 @@ B batch, T positions, D d_model, H heads, K d_k, V d_v.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -130,7 +130,14 @@ def shared(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     return query, query, query
 
 
-PROJECTIONS = {
+class MakeProjections(Protocol):
+    """An entry of PROJECTIONS; the options are `use_bias` and `dtype`."""
+
+    def __call__(self, num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
+        """What makes queries, keys and values: [B, T, D] to [B, T, H, K], [B, T, H, K] and [B, T, H, V]."""
+
+
+PROJECTIONS: dict[str, MakeProjections] = {
     "linear": linear,
     "no_query": no_query,
     "no_key": no_key,

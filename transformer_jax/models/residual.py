@@ -1,7 +1,7 @@
 """Residual connections and normalisation (Section 3.1, "Add & Norm")."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,20 @@ from transformer_jax.models.regularisation import Dropout
 from transformer_jax.registry import demands
 
 Function = Callable[[jax.Array], jax.Array]
+
+
+class Wiring(Protocol):
+    """An entry of RESIDUALS."""
+
+    def __call__(self, x: jax.Array, sublayer: Function, norm: Function, dropout: Function) -> jax.Array:
+        """What a sublayer makes of the residual stream [B, T, D]."""
+
+
+class MakeNorm(Protocol):
+    """An entry of NORMS."""
+
+    def __call__(self, epsilon: float = ..., dtype: Any = ..., name: str | None = ...) -> nn.Module:
+        """A normalisation of the last axis."""
 
 
 def post_norm(x: jax.Array, sublayer: Function, norm: Function, dropout: Function) -> jax.Array:
@@ -40,7 +54,7 @@ def left_out(x: jax.Array, sublayer: Function, norm: Function, dropout: Function
     return x
 
 
-RESIDUALS = {"post_norm": post_norm, "pre_norm": pre_norm, "none": no_residual}
+RESIDUALS: dict[str, Wiring] = {"post_norm": post_norm, "pre_norm": pre_norm, "none": no_residual}
 
 
 class NoNorm(nn.Module):
@@ -65,13 +79,13 @@ def no_norm(epsilon: float = 1e-6, dtype: Any = None, name: str | None = None) -
     return NoNorm(name=name)
 
 
-NORMS = {"layer_norm": layer_norm, "rms_norm": rms_norm, "none": no_norm}
+NORMS: dict[str, MakeNorm] = {"layer_norm": layer_norm, "rms_norm": rms_norm, "none": no_norm}
 
 
 class AddNorm(nn.Module):
     """A sublayer with its residual connection, dropout and normalisation."""
 
-    wiring: Callable[[jax.Array, Function, Function, Function], jax.Array]
+    wiring: Wiring
     norm: Callable[..., nn.Module]
     dropout: Callable[..., Dropout]
 

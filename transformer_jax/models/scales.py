@@ -1,9 +1,16 @@
 """What multiplies every score (Section 3.2.1): functions of the attention module they act in. H heads."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
+
+
+class Scale(Protocol):
+    """An entry of SCALES."""
+
+    def __call__(self, attention: nn.Module, value: Any) -> float | jax.Array:
+        """What multiplies the scores of that attention; `value` is `scale_value`."""
 
 
 def inv_sqrt_d_k(attention: nn.Module, value: Any) -> float:
@@ -32,4 +39,10 @@ def constant(attention: nn.Module, value: Any) -> Any:
     return value
 
 
-SCALES = {"inv_sqrt_d_k": inv_sqrt_d_k, "none": no_scale, "inv_d_k": inv_d_k, "learned": learned, "constant": constant}
+SCALES: dict[str, Scale] = {
+    "inv_sqrt_d_k": inv_sqrt_d_k,
+    "none": no_scale,
+    "inv_d_k": inv_d_k,
+    "learned": learned,
+    "constant": constant,
+}

@@ -3,6 +3,9 @@
 Scores are float32[B, H, T, S]. B batch, T query positions, S key positions, H heads, K d_k.
 """
 
+from collections.abc import Callable
+from typing import Protocol
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,13 @@ import jax.numpy as jnp
 def dot(q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
     """q . k (Eq. 1)."""
     return jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
+
+
+class Score(Protocol):
+    """An entry of SCORES, made: it compares each query with each key."""
+
+    def __call__(self, q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+        """float32[B, H, T, S]."""
 
 
 class DotScore(nn.Module):
@@ -54,4 +64,9 @@ def _unit(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x.astype(jnp.float32)), -1, keepdims=True) + 1e-6).astype(x.dtype)
 
 
-SCORES = {"dot": DotScore, "bilinear": BilinearScore, "additive": AdditiveScore, "cosine": CosineScore}
+SCORES: dict[str, Callable[..., Score]] = {
+    "dot": DotScore,
+    "bilinear": BilinearScore,
+    "additive": AdditiveScore,
+    "cosine": CosineScore,
+}

@@ -1,9 +1,18 @@
 """From logits to attention weights (Eq. 1), float32[B, H, T, S]. A row that may attend to nothing is 0 everywhere."""
 
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 
 LOWEST = float(jnp.finfo(jnp.float32).min)
+
+
+class Weights(Protocol):
+    """An entry of WEIGHTS."""
+
+    def __call__(self, logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+        """float32[B, H, T, S]: how much each query takes of each key; 0 where the mask is False."""
 
 
 def softmax(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
@@ -47,7 +56,7 @@ def uniform(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
     return jnp.broadcast_to(weights, logits_BHTS.shape)
 
 
-WEIGHTS = {
+WEIGHTS: dict[str, Weights] = {
     "softmax": softmax,
     "sigmoid": sigmoid,
     "sparsemax": sparsemax,

@@ -33,6 +33,7 @@ class Continuations:
 
     given: int | None = None
     new: int | None = None
+    ends = False
 
     def predict(self, config: Config, model: Model, params: Params, batch: Batch) -> Mapping[str, jax.Array]:
         """See `decoding.NBest`. Of a window that does not hold a whole prompt nothing is written."""
@@ -88,8 +89,8 @@ class LanguageModelling:
 
     def example_batch(self, config: Resolved, examples: int = 1, seed: int = 0) -> Batch:
         """Windows of 1 to 6 tokens."""
-        lengths = np.asarray([6 - i % 6 for i in range(examples)])
-        tokens = made_up_sentences((lengths + 1).tolist(), 7, value_at(config, "model.vocab_size"), seed)
-        inside = np.arange(6) < lengths[:, None]
+        lengths = [6 - i % 6 for i in range(examples)]
+        tokens = made_up_sentences([length + 1 for length in lengths], 7, value_at(config, "model.vocab_size"), seed)
+        inside = np.arange(6) < np.asarray(lengths)[:, None]
         inputs, targets = (np.where(inside, part, PAD) for part in (tokens[:, :-1], tokens[:, 1:]))
         return {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}

@@ -41,6 +41,8 @@ def perplexity(nll: float) -> float:
 class Output(Protocol):
     """What a task writes or names, and how that is judged."""
 
+    ends: bool  # whether what is written ends by itself, so that one that does not was cut off
+
     def predict(self, config: Config, model: Model, params: Params, batch: Batch) -> Mapping[str, jax.Array]:
         """Arrays with one entry an example."""
 

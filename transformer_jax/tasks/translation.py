@@ -27,6 +27,7 @@ class Translations:
     """What the model writes by itself, by the search that `decode` names: the `num_results` best for each source."""
 
     num_results: int = 1
+    ends = True
 
     def predict(self, config: Config, model: Model, params: Params, batch: Batch) -> Mapping[str, jax.Array]:
         """See `decoding.NBest`."""
