@@ -12,26 +12,11 @@ from transformer_jax.models.masks import DECODER_MASKS, Relation, by_hypothesis,
 from transformer_jax.models.parts import Parts
 from transformer_jax.models.stack import each_layer
 from transformer_jax.models.tokens import Batch, Tokens, tokens_of
-
-
-class DecoderOnlyLayer(nn.Module):
-    """A decoder layer of Figure 1 without its middle: there is no encoder to attend to."""
-
-    parts: Parts[DecoderOnlyConfig]
-
-    def setup(self) -> None:
-        self.self_attention = self.parts.attention("decoder")
-        self.add_norm_1 = self.parts.add_norm("attention")
-        self.feed_forward = self.parts.feed_forward()
-        self.add_norm_2 = self.parts.add_norm("feed_forward")
-
-    def __call__(self, x_BTD: jax.Array, to_self: Relation) -> jax.Array:
-        x_BTD = self.add_norm_1(x_BTD, lambda x_BTD: self.self_attention(x_BTD, x_BTD, to_self))
-        return self.add_norm_2(x_BTD, self.feed_forward)
+from transformer_jax.models.transformer import EncoderLayer
 
 
 class DecoderOnly(nn.Module):
-    """A language model."""
+    """A language model: without a source to attend to, a decoder layer is an encoder layer under the causal mask."""
 
     parts: Parts[DecoderOnlyConfig]
 
@@ -42,7 +27,7 @@ class DecoderOnly(nn.Module):
         self.softmax = self.parts.embedding(config.vocab_size) if untied else self.embedding
         self.positions = self.parts.positions()
         self.dropout = self.parts.dropout()
-        self.layers = DecoderOnlyLayer(self.parts)
+        self.layers = EncoderLayer(self.parts, place="decoder")
         self.norm = self.parts.final_norm()
         self.output_bias = self.parts.output_bias()
 
@@ -58,7 +43,7 @@ class DecoderOnly(nn.Module):
         to_self = self.positions.biased(to_self, config.num_heads, causal=True)
         x_BTD = self.dropout(self.positions.add(self.embedding(tokens.ids), tokens.positions))
 
-        def call(layer: DecoderOnlyLayer, x_BTD: jax.Array) -> jax.Array:
+        def call(layer: EncoderLayer, x_BTD: jax.Array) -> jax.Array:
             return layer(x_BTD, to_self)
 
         x_BTD = each_layer(call, self.layers, x_BTD, config.num_layers, self.parts.remat)
@@ -73,7 +58,7 @@ class DecoderOnly(nn.Module):
         self.put_variable("cache", "length", jnp.zeros((), jnp.int32))
         self.put_variable("cache", "writers", jnp.zeros((batch_size * width, length), jnp.int32))
 
-        def start(layer: DecoderOnlyLayer, _: None) -> None:
+        def start(layer: EncoderLayer, _: None) -> None:
             layer.self_attention.reserve(batch_size, length * width, dtype)
 
         each_layer(start, self.layers, None, depth)

@@ -3,6 +3,8 @@
 B batch, S source length, T target length, D d_model, C vocabulary.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,12 +18,13 @@ from transformer_jax.models.tokens import Batch, Tokens, shift_right, tokens_of
 
 
 class EncoderLayer(nn.Module):
-    """Section 3.1: self-attention, then a feed-forward network, each in Add & Norm."""
+    """Section 3.1: self-attention, then a feed-forward network, each in Add & Norm. All that many relatives have."""
 
-    parts: Parts[TransformerConfig]
+    parts: Parts[Any]
+    place: str = "encoder"  # of its attention
 
     def setup(self) -> None:
-        self.self_attention = self.parts.attention("encoder")
+        self.self_attention = self.parts.attention(self.place)
         self.add_norm_1 = self.parts.add_norm("attention")
         self.feed_forward = self.parts.feed_forward()
         self.add_norm_2 = self.parts.add_norm("feed_forward")
