@@ -43,12 +43,12 @@ def pytest_xdist_make_scheduler(config, log):
     return None
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def give_memory_back():
-    """After each module: a thousand small programs are a gigabyte, which neither JAX nor the C library gives back."""
+    """After a test: a thousand small programs are a gigabyte, which neither JAX nor the C library gives back."""
     yield
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    if resident > 2**30:
+    if resident > 1.25 * 2**30:
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
