@@ -84,8 +84,8 @@ def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
 
 def distinct(hypotheses: Sequence[str], references: Sequence[str], *, n: int = 2) -> Score:
     """Of all sequences of n words, the share that are different, in 0..1 (distinct-n, Li et al. 2016)."""
-    grams = list(itertools.chain.from_iterable(_sequences("distinct", text, n) for text in hypotheses))
-    return Score(f"distinct(n={n})", len(set(grams)) / max(len(grams), 1), "")
+    grams = list(itertools.chain.from_iterable(_sequences("distinct", hypotheses, references, n)))
+    return Score(_named("distinct", n), len(set(grams)) / max(len(grams), 1), "")
 
 
 def unrepeated(hypotheses: Sequence[str], references: Sequence[str], *, n: int = 2) -> Score:
@@ -93,17 +93,20 @@ def unrepeated(hypotheses: Sequence[str], references: Sequence[str], *, n: int =
 
     1 - seq-rep-n of Welleck et al. 2020: how much of a text does not say again what it has said before.
     """
-    of_texts = [grams for text in hypotheses if (grams := _sequences("unrepeated", text, n))]
-    shares = [len(set(grams)) / len(grams) for grams in of_texts]
-    return Score(f"unrepeated(n={n})", sum(shares) / max(len(shares), 1), "")
+    shares = [len(set(grams)) / len(grams) for grams in _sequences("unrepeated", hypotheses, references, n) if grams]
+    return Score(_named("unrepeated", n), sum(shares) / max(len(shares), 1), "")
 
 
-def _sequences(name: str, text: str, n: int) -> list[tuple[str, ...]]:
-    """All n words in a row, which blanks part."""
+def _named(name: str, n: int) -> str:
+    return name if n == 2 else f"{name}(n={n})"
+
+
+def _sequences(name: str, hypotheses: Sequence[str], references: Sequence[str], n: int) -> list[list[tuple[str, ...]]]:
+    """Of each text all n words in a row, which blanks part. The references say only how many texts there are."""
     if not 1 <= n <= 100:
         raise UserError(f"{name}: n={n} must be a whole number from 1 to 100.")
-    words = text.split()
-    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    words_of_texts = [text.split() for text in _as_lines(name, hypotheses, references)[0]]
+    return [[tuple(words[i : i + n]) for i in range(len(words) - n + 1)] for words in words_of_texts]
 
 
 METRICS: dict[str, Callable[..., Score]] = {
