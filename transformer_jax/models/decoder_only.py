@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from transformer_jax.config import DecoderOnlyConfig
-from transformer_jax.models.masks import DECODER_MASKS, Relation, by_hypothesis, relate, relate_written
+from transformer_jax.models.masks import Relation, by_hypothesis, relate_decoded
 from transformer_jax.models.parts import Parts
 from transformer_jax.models.stack import each_layer
 from transformer_jax.models.tokens import Batch, Tokens, tokens_of
 from transformer_jax.models.transformer import EncoderLayer
+from transformer_jax.models.written import add_written, begin_written
 
 
 class DecoderOnly(nn.Module):
@@ -34,9 +35,7 @@ class DecoderOnly(nn.Module):
     def __call__(self, batch: Batch) -> jax.Array:
         """float32[B, T, C]: the logits of the token that follows each of the inputs."""
         tokens = tokens_of(batch, "inputs")
-        to_self = relate(tokens, tokens)
-        seen = DECODER_MASKS[self.parts.config.decoder_mask](tokens.positions, tokens.positions)
-        return self._logits(tokens, to_self._replace(mask_BHTS=to_self.mask_BHTS & seen))
+        return self._logits(tokens, relate_decoded(tokens, self.parts.config.decoder_mask))
 
     def _logits(self, tokens: Tokens, to_self: Relation) -> jax.Array:
         config = self.parts.config
@@ -55,8 +54,7 @@ class DecoderOnly(nn.Module):
         """Makes room for `width` texts an example of at most `length` tokens each; of these none is there yet."""
         batch_size, dtype, depth = batch["inputs"].shape[0], self.parts.dtype, self.parts.config.num_layers
         self.put_variable("context", "examples", jnp.arange(batch_size))
-        self.put_variable("cache", "length", jnp.zeros((), jnp.int32))
-        self.put_variable("cache", "writers", jnp.zeros((batch_size * width, length), jnp.int32))
+        begin_written(self, batch_size, width, length)
 
         def start(layer: EncoderLayer, _: None) -> None:
             layer.self_attention.reserve(batch_size, length * width, dtype)
@@ -66,10 +64,5 @@ class DecoderOnly(nn.Module):
     def step(self, tokens_NT: jax.Array) -> jax.Array:
         """float32[N, T, C]: the logits of the token that follows each of these, which follow those of earlier steps."""
         batch_size: int = self.get_variable("context", "examples").shape[0]
-        length: jax.Array = self.get_variable("cache", "length")
-        tokens, to_self, writers_NS = relate_written(
-            tokens_NT, length, self.get_variable("cache", "writers"), batch_size
-        )
-        self.put_variable("cache", "length", length + tokens_NT.shape[1])
-        self.put_variable("cache", "writers", writers_NS)
+        tokens, to_self = add_written(self, tokens_NT, batch_size)
         return by_hypothesis(self._logits(tokens, to_self), tokens_NT.shape[0])

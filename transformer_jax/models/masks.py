@@ -26,6 +26,13 @@ def relate(queries: Tokens, keys: Tokens) -> Relation:
     return Relation(segment_mask(queries.segments, keys.segments), queries.positions, keys.positions)
 
 
+def relate_decoded(tokens: Tokens, mask: str) -> Relation:
+    """The tokens of a decoder to each other: as `relate`, and as the entry `mask` of DECODER_MASKS has it."""
+    to_self = relate(tokens, tokens)
+    seen_BHTS = DECODER_MASKS[mask](tokens.positions, tokens.positions)
+    return to_self._replace(mask_BHTS=to_self.mask_BHTS & seen_BHTS)
+
+
 def relate_written(
     tokens_NT: jax.Array, length: jax.Array, writers_NS: jax.Array, batch_size: int
 ) -> tuple[Tokens, Relation, jax.Array]:

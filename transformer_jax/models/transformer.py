@@ -11,14 +11,15 @@ import jax.numpy as jnp
 
 from transformer_jax.config import TransformerConfig
 from transformer_jax.models.embedding import Embedding
-from transformer_jax.models.masks import DECODER_MASKS, Relation, by_hypothesis, relate, relate_written
+from transformer_jax.models.masks import Relation, by_hypothesis, relate, relate_decoded
 from transformer_jax.models.parts import Parts
 from transformer_jax.models.stack import each_layer
 from transformer_jax.models.tokens import Batch, Tokens, shift_right, tokens_of
+from transformer_jax.models.written import add_written, begin_written
 
 
 class EncoderLayer(nn.Module):
-    """Section 3.1: self-attention, then a feed-forward network, each in Add & Norm. All that many relatives have."""
+    """Section 3.1: self-attention, then a feed-forward network, each in Add & Norm. Relatives are made of it too."""
 
     parts: Parts[Any]
     place: str = "encoder"  # of its attention
@@ -142,9 +143,8 @@ class Transformer(nn.Module):
 
     def decode(self, target: Tokens, encoded_BSD: jax.Array, source: Tokens) -> jax.Array:
         """float32[B, T, C]: the logits of the token that follows each of `target`."""
-        to_self = relate(target, target)
-        seen = DECODER_MASKS[self.parts.config.decoder_mask](target.positions, target.positions)
-        return self._logits(target, encoded_BSD, to_self._replace(mask_BHTS=to_self.mask_BHTS & seen), source)
+        to_self = relate_decoded(target, self.parts.config.decoder_mask)
+        return self._logits(target, encoded_BSD, to_self, source)
 
     def _logits(self, target: Tokens, encoded_BSD: jax.Array | None, to_self: Relation, source: Tokens) -> jax.Array:
         x_BTD = self.decoder(self.target_embedding(target.ids), encoded_BSD, to_self, relate(target, source))
@@ -156,18 +156,11 @@ class Transformer(nn.Module):
         """Encodes the inputs, each for `width` hypotheses of at most `length` tokens."""
         source = tokens_of(batch, "inputs")
         self.put_variable("context", "source", Tokens(*(jnp.broadcast_to(a, source.ids.shape) for a in source)))
-        self.put_variable("cache", "length", jnp.zeros((), jnp.int32))
-        self.put_variable("cache", "writers", jnp.zeros((source.ids.shape[0] * width, length), jnp.int32))
+        begin_written(self, source.ids.shape[0], width, length)
         self.decoder.start(self.encode(source), source, length * width)
 
     def step(self, tokens_NT: jax.Array) -> jax.Array:
         """float32[N, T, C]: the logits of the token that follows each of these, which follow those of earlier steps."""
         source: Tokens = self.get_variable("context", "source")
-        length: jax.Array = self.get_variable("cache", "length")
-        batch_size = source.ids.shape[0]
-        target, to_self, writers_NS = relate_written(
-            tokens_NT, length, self.get_variable("cache", "writers"), batch_size
-        )
-        self.put_variable("cache", "length", length + tokens_NT.shape[1])
-        self.put_variable("cache", "writers", writers_NS)
+        target, to_self = add_written(self, tokens_NT, source.ids.shape[0])
         return by_hypothesis(self._logits(target, None, to_self, source), tokens_NT.shape[0])
