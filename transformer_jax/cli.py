@@ -54,9 +54,7 @@ def _run(arguments: list[str]) -> int:
 
             use_persistent_cache()
         with _memory_in_a_sentence():
-            status: int = COMMANDS[options.command](options, overrides)
-        flush_output()
-        return status
+            return COMMANDS[options.command](options, overrides)
     except UserError as error:
         return _refuse(str(error))
     except Interruption as stopped:

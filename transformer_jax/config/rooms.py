@@ -5,9 +5,6 @@ from typing import Literal
 
 from transformer_jax.config.schema import LARGEST, MOST_STEPS, MOST_TOKENS, WIDEST, knob
 
-PAIRED = ("translation",)
-"""The tasks whose examples are pairs of sentences."""
-
 
 def _has_languages(data: "DataConfig") -> bool:
     return data.source.startswith(("parallel_text", "tfds"))
@@ -22,10 +19,12 @@ class DataConfig:
     source_language: str = knob("en", "suffix of the source files", read_if=lambda c: _has_languages(c.data))
     target_language: str = knob("de", "suffix of the target files", read_if=lambda c: _has_languages(c.data))
     tokenizer: str = knob("sentencepiece(vocab_size=37000)", "slot TOKENIZERS; trained on the training split")
-    joint_vocabulary: bool = knob(True, "one vocabulary for both languages", read_if=lambda c: c.task.name in PAIRED)
+    joint_vocabulary: bool = knob(
+        True, "one vocabulary for both languages", read_if=lambda c: c.task.learns_from == "pairs"
+    )
     max_length: int = knob(256, "tokens a side, end of sentence included", low=2, high=WIDEST)
     over_long: Literal["drop", "truncate"] = knob(
-        "drop", "what happens to longer training pairs", read_if=lambda c: c.task.name in PAIRED
+        "drop", "what happens to longer training pairs", read_if=lambda c: c.task.learns_from == "pairs"
     )
     batching: Literal["length_classes", "packed"] = knob(
         "length_classes", "examples of like length together, or several behind each other"

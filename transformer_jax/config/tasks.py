@@ -1,7 +1,7 @@
 """TASK_CONFIGS: what can be learnt, each with the dataclass of its `task.*`, which `task.name` picks."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from transformer_jax.config.schema import knob
 
@@ -10,12 +10,17 @@ from transformer_jax.config.schema import knob
 class TaskConfig:
     """What every task has."""
 
+    learns_from: ClassVar[str] = ""
+    """The kind of data: what its sources hold."""
+
     name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class TranslationConfig(TaskConfig):
     """Sentence pairs."""
+
+    learns_from: ClassVar[str] = "pairs"
 
     name: Literal["translation"] = knob(
         "translation", "which file of tasks/ says what is learnt; set by the config file"
@@ -25,6 +30,8 @@ class TranslationConfig(TaskConfig):
 @dataclasses.dataclass(frozen=True)
 class LanguageModellingConfig(TaskConfig):
     """Running text."""
+
+    learns_from: ClassVar[str] = "text"
 
     name: Literal["language_modelling"] = knob(
         "language_modelling", "which file of tasks/ says what is learnt; set by the config file"

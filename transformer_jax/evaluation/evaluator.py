@@ -17,7 +17,6 @@ from transformer_jax.models.model import Model
 from transformer_jax.parallel.layout import Layout
 from transformer_jax.tasks import Metrics, Output, task_of
 from transformer_jax.tasks.task import figures_of, measured_names
-from transformer_jax.tasks.writing import UNFINISHED, count_unfinished
 from transformer_jax.training.state import Lane
 
 
@@ -94,13 +93,15 @@ class Evaluator:
             for lane in range(self._layout.lanes)
         ]
 
-    def texts(self, trained: Trained, split: Examples) -> list[tuple[list[str], int]]:
-        """What the model writes for each example of the split, in order, and how many were cut off; one pair a lane."""
+    def texts(self, trained: Trained, split: Examples) -> list[tuple[list[str], Metrics]]:
+        """What the model writes for each example of the split, in order, and what else is told of it; a pair a lane."""
         assert self._task.output is not None
         assert self._predict is not None
         predicted = self._predict(trained, split)
         lanes = [{name: values[lane] for name, values in predicted.items()} for lane in range(self._layout.lanes)]
-        return [(self._task.output.read(of_lane, self._assets), count_unfinished(of_lane)) for of_lane in lanes]
+        return [
+            (self._task.output.read(of_lane, self._assets), self._task.output.remarks(of_lane)) for of_lane in lanes
+        ]
 
     def measure(
         self, trained: Trained, split: Examples, *, write: bool
@@ -110,10 +111,8 @@ class Evaluator:
         if not write or self._task.output is None:
             return metrics, None
         found = self.texts(trained, split)
-        for of_lane, (texts, unfinished) in zip(metrics, found, strict=True):
-            of_lane.update(self._task.output.judge(self._config, texts, split))
-            if self._task.output.ends:
-                of_lane[UNFINISHED] = unfinished
+        for of_lane, (texts, remarks) in zip(metrics, found, strict=True):
+            of_lane.update({**self._task.output.judge(self._config, texts, split), **remarks})
         return metrics, [texts for texts, _ in found]
 
 

@@ -22,7 +22,6 @@ from transformer_jax.run.compile import stack, state_template
 from transformer_jax.run.directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, write_lines
 from transformer_jax.run.identity import read_config, recorded
 from transformer_jax.run.resolve import load_assets, resolve_config, validate
-from transformer_jax.tasks import task_of
 from transformer_jax.tasks.text_metrics import text_metrics
 from transformer_jax.tasks.translation import Translations
 from transformer_jax.tasks.writing import what_was_cut_off
@@ -103,7 +102,7 @@ class SavedRun:
 
     def encode(self, sources: list[str], references: list[str]) -> Examples:
         """Pairs from outside of the corpus; UserError if the run has not learnt from pairs."""
-        if task_of(self.config).learns_from != "pairs":
+        if self.config.task.learns_from != "pairs":
             raise UserError(
                 f"{self.workdir}: holds a run of the task {self.config.task.name!r}, which has no sources and "
                 "translations."

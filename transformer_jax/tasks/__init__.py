@@ -28,10 +28,10 @@ def check(config: Config) -> None:
             f"{', '.join(task.families)}."
         )
     holds = make_source(config.data).kind
-    if holds != task.learns_from:
+    if holds != config.task.learns_from:
         raise UserError(
             f"data.source = {config.data.source!r} holds {holds}, but task.name = {name!r} learns from "
-            f"{task.learns_from}."
+            f"{config.task.learns_from}."
         )
     task.check(config)
 

@@ -33,7 +33,6 @@ class Continuations:
 
     given: int | None = None
     new: int | None = None
-    ends = False
 
     def predict(self, config: Config, model: Model, params: Params, batch: Batch) -> Mapping[str, jax.Array]:
         """See `decoding.NBest`. Of a window that does not hold a whole prompt nothing is written."""
@@ -59,6 +58,10 @@ class Continuations:
         """The best text of each example."""
         return writing.best_texts(predicted, assets)
 
+    def remarks(self, predicted: Mapping[str, Any]) -> Metrics:
+        """Nothing: running text has no end that could be missing."""
+        return {}
+
     def judge(self, config: Config, texts: list[str], split: Examples) -> Metrics:
         """By themselves, or against what really follows."""
         return text_metrics(config.evaluate.metrics, texts, split.texts["references"])
@@ -68,7 +71,6 @@ class LanguageModelling:
     """Windows of running text; judged by the likelihood of every token."""
 
     families: tuple[str, ...] = ("decoder_only",)
-    learns_from = "text"
     figures: Mapping[str, Figure] = MappingProxyType(TOKEN_FIGURES)
     output: Output | None = Continuations()
     unit = "tokens"

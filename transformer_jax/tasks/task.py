@@ -41,13 +41,14 @@ def perplexity(nll: float) -> float:
 class Output(Protocol):
     """What a task writes or names, and how that is judged."""
 
-    ends: bool  # whether what is written ends by itself, so that one that does not was cut off
-
     def predict(self, config: Config, model: Model, params: Params, batch: Batch) -> Mapping[str, jax.Array]:
         """Arrays with one entry an example."""
 
     def read(self, predicted: Mapping[str, Any], assets: Any) -> list[str]:
         """What was predicted as text, a line an example."""
+
+    def remarks(self, predicted: Mapping[str, Any]) -> Metrics:
+        """What else is to be told of what was predicted, among the metrics."""
 
     def judge(self, config: Config, texts: list[str], split: Examples) -> Metrics:
         """The metrics that `evaluate.metrics` names."""
@@ -57,7 +58,6 @@ class Task(Protocol):
     """An entry of TASKS."""
 
     families: tuple[str, ...]  # of models that can learn it
-    learns_from: str  # the kind of data; see `Source.kind`
     figures: Mapping[str, Figure]
     output: Output | None
     unit: str  # what the loss is counted in: speeds are in these a second

@@ -27,7 +27,6 @@ class Translations:
     """What the model writes by itself, by the search that `decode` names: the `num_results` best for each source."""
 
     num_results: int = 1
-    ends = True
 
     def predict(self, config: Config, model: Model, params: Params, batch: Batch) -> Mapping[str, jax.Array]:
         """See `decoding.NBest`."""
@@ -51,6 +50,10 @@ class Translations:
         """The best text of each example."""
         return writing.best_texts(predicted, assets)
 
+    def remarks(self, predicted: Mapping[str, Any]) -> Metrics:
+        """How many translations were cut off."""
+        return {writing.UNFINISHED: writing.count_unfinished(predicted)}
+
     def ranked(self, predicted: Mapping[str, Any], assets: TokenizerPair) -> list[list[tuple[str, float]]]:
         """The best texts of each example and the scores they are ranked by; fewer where the search found fewer."""
         return [
@@ -71,7 +74,6 @@ class Translation:
     """Pairs of sentences; judged by the likelihood of the references and by what the model writes."""
 
     families: tuple[str, ...] = ("transformer",)
-    learns_from = "pairs"
     figures: Mapping[str, Figure] = MappingProxyType(
         {
             **TOKEN_FIGURES,

@@ -147,33 +147,32 @@ def begin(
     context, cache = model.start(params, batch, width, length)
     progress = Progress(jnp.int32(0), strategy.begin(search), cache)
     kept = {name: batch[name] for name in ("inputs", "example")}
-    return _proceed(config, model, params, kept, context, progress, jnp.int32(length), num_results)
+    return _proceed(strategy, search, model, params, kept, context, progress, jnp.int32(length))
 
 
 def resume(
     config: Config, model: Model, params: Params, draft: Draft, until: jax.Array, num_results: int = 1
 ) -> tuple[NBest, Draft]:
     """The outputs with up to `until` tokens, of a draft with room for all; and from where to resume."""
-    width, _ = strategy_of(config, num_results)
+    width, strategy = strategy_of(config, num_results)
     search = _search(config, draft.batch)
     _, empty = jax.eval_shape(lambda: model.start(params, draft.batch, width, search.max_length))
     found = draft.found._replace(done_B=draft.found.done_B | (search.limits_B <= 0))
     progress = Progress(jnp.max(draft.step_B), found, _together(draft.cache, empty))
-    return _proceed(config, model, params, draft.batch, draft.context, progress, until, num_results)
+    return _proceed(strategy, search, model, params, draft.batch, draft.context, progress, until)
 
 
 def _proceed(
-    config: Config,
+    strategy: Strategy,
+    search: Search,
     model: Model,
     params: Params,
     batch: Batch,
     context: Any,
     progress: Progress,
     until: jax.Array,
-    num_results: int,
 ) -> tuple[NBest, Draft]:
-    _, strategy = strategy_of(config, num_results)
-    search, logits_fn = _search(config, batch), functools.partial(_logits, model, params, context)
+    logits_fn = functools.partial(_logits, model, params, context)
     step, found, cache = strategy.proceed(logits_fn, progress, search, batch["example"], until)
     draft = Draft(batch, jnp.full(search.batch_size, step), context, found, _apart(cache, search.batch_size))
     return strategy.end(found, search), draft
