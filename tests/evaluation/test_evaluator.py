@@ -14,6 +14,7 @@ import tiny
 import tiny_run
 
 from transformer_jax.checkpoint import parse_checkpoint
+from transformer_jax.config import flatten, replace, to_dict
 from transformer_jax.data import EOS, PAD, TokenizerPair, encode_pairs, evaluation_batches
 from transformer_jax.data.tokenizer import SymbolTokenizer
 from transformer_jax.errors import UserError
@@ -23,6 +24,8 @@ from transformer_jax.loading import load_module
 from transformer_jax.parallel.layout import JitLayout
 from transformer_jax.run import saved
 from transformer_jax.run.compile import stack
+from transformer_jax.run.directory import write_json
+from transformer_jax.run.identity import read_config
 from transformer_jax.run.saved import evaluate_run, load_params, score_files, translate, watch_run
 from transformer_jax.tasks.writing import count_unfinished
 from transformer_jax.training.state import Lane
@@ -65,6 +68,19 @@ def test_the_choices_of_checkpoints_differ(run):
     assert len(set(nll.values())) == 3
     best = json.loads((run / "result.json").read_text())["best_step"]
     assert _equal(load_params(run, "best"), load_params(run, str(best)))
+
+
+@pytest.mark.parametrize(("path", "value"), [("model.attention.scale", "none"), ("model.dropout_rate", 0.3)])
+def test_a_run_whose_config_was_edited_is_not_evaluated(run, tmp_path, path, value):
+    """No shape changes, so nothing else would notice."""
+    workdir = tiny_run.copy_of(run, tmp_path / "run")
+    config = read_config(workdir)
+    write_json(workdir / "config.json", to_dict(replace(config, {path: value})))
+    said = f"checkpoint at step 20 was trained with another config ({path} = {flatten(to_dict(config))[path]!r} there, "
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_params(workdir, "15")
+    write_json(workdir / "config.json", to_dict(replace(config, {"train.log_every": 7})))
+    assert _equal(load_params(workdir, "15"), load_params(run, "15"))
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -14,6 +14,8 @@ NUMERICS = 2
 """To be raised with every change after which the same config gives other numbers, a changed default among them: older
 runs are not reused then."""
 TRAINED = "config"  # in what is saved beside a state: the config that it was trained with
+MEANING = ("model.", "task.", "data.tokenizer", "data.joint_vocabulary")
+"""Fields that say what the parameters of a run mean."""
 
 
 def run_key(config: Config, fingerprint: str) -> str:
@@ -107,14 +109,38 @@ def check_trained(
     Raises:
       UserError: fields differ that are not `allowed` to, naming them.
     """
-    if TRAINED not in remembered:
-        return
-    differing = _differing(_config_of(remembered[TRAINED], f"{directory}: the checkpoint at step {step}"), config)
+    differing = _since_trained(directory, step, remembered, config)
     if refused := {path: values for path, values in differing.items() if path not in allowed}:
         raise UserError(
-            f"{directory}: the checkpoint at step {step} was trained with another config ({_values(refused)}). Restore "
-            f"{CONFIG}, or resume with --allow-config-change={','.join(refused)}."
+            f"{_of_another_config(directory, step, refused)} Restore {CONFIG}, or resume with "
+            f"--allow-config-change={','.join(refused)}."
         )
+
+
+def check_understood(directory: Path, step: int, remembered: Mapping[str, Any], config: Config) -> None:
+    """Refuses to read the parameters of a checkpoint by a config that gives them another meaning.
+
+    Args:
+      remembered: as of `check_trained`.
+
+    Raises:
+      UserError: fields of the model, the task or the tokenizer differ, naming them.
+    """
+    differing = _since_trained(directory, step, remembered, config)
+    if refused := {path: values for path, values in differing.items() if path.startswith(MEANING)}:
+        raise UserError(f"{_of_another_config(directory, step, refused)} Restore {CONFIG}.")
+
+
+def _since_trained(
+    directory: Path, step: int, remembered: Mapping[str, Any], config: Config
+) -> dict[str, tuple[Any, Any]]:
+    if TRAINED not in remembered:
+        return {}
+    return _differing(_config_of(remembered[TRAINED], f"{directory}: the checkpoint at step {step}"), config)
+
+
+def _of_another_config(directory: Path, step: int, differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return f"{directory}: the checkpoint at step {step} was trained with another config ({_values(differing)})."
 
 
 def _differing(there: Config, here: Config) -> dict[str, tuple[Any, Any]]:

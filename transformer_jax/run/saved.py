@@ -20,7 +20,7 @@ from transformer_jax.evaluation.evaluator import Evaluator, Trained
 from transformer_jax.parallel.layout import Layout, make_layout
 from transformer_jax.run.compile import stack, state_template
 from transformer_jax.run.directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, write_lines
-from transformer_jax.run.identity import read_config, recorded
+from transformer_jax.run.identity import MEANING, check_understood, read_config, recorded
 from transformer_jax.run.resolve import load_assets, resolve_config, validate
 from transformer_jax.tasks.text_metrics import text_metrics
 from transformer_jax.tasks.translation import Translations
@@ -28,7 +28,7 @@ from transformer_jax.tasks.writing import what_was_cut_off
 from transformer_jax.training.state import lanes_of
 
 Say = Callable[[str], None]
-FIXED_BY_TRAINING = ("model.", "task.", "optimizer.", "train.", "data.tokenizer", "data.joint_vocabulary")
+FIXED_BY_TRAINING = (*MEANING, "optimizer.", "train.")
 """Fields that cannot change once a run is trained."""
 LONGEST_NAME = 200
 """Bytes of a source's name that the name of its predictions keeps: file systems allow 255 with what is added."""
@@ -44,13 +44,14 @@ def load_params(workdir: Path, choice: str) -> Any:
     Where training deletes a checkpoint between the choice and the end of reading, the choice is made again.
 
     Raises:
-      UserError: there is no such checkpoint, or it is damaged.
+      UserError: there is no such checkpoint, it is damaged, or config.json is not that of the newest checkpoint.
     """
     config = Resolved(read_config(workdir))
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
     while True:
         steps = checkpoints.steps()
         try:
+            _check_config(workdir, config, checkpoints, steps)
             chosen = _choose(workdir, config, checkpoints, steps, choice)
             params = [checkpoints.restore(state_template(config), step)[0].evaluated for step in chosen]
         except Exception:  # whatever a reader says of a file that vanishes under it
@@ -58,6 +59,17 @@ def load_params(workdir: Path, choice: str) -> Any:
                 raise
         else:
             return params[0] if len(params) == 1 else average(params)
+
+
+def _check_config(workdir: Path, config: Config, checkpoints: Checkpoints, steps: list[int]) -> None:
+    """Against the newest checkpoint that can be read: older ones may be of before a change that was allowed."""
+    for step in reversed(steps):
+        try:
+            remembered = checkpoints.progress(step)
+        except UserError:
+            continue
+        check_understood(workdir, step, remembered, config)
+        return
 
 
 def _choose(workdir: Path, config: Config, checkpoints: Checkpoints, steps: list[int], choice: str) -> list[int]:
