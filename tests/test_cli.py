@@ -24,7 +24,7 @@ from transformer_jax.cli import ROOT
 from transformer_jax.run.interruption import Interruption, request_stop, stop_requested
 
 COMMANDS = [
-    "train", "evaluate", "translate", "generate", "export", "replay", "score", "sweep", "report", "describe",
+    "train", "evaluate", "translate", "generate", "export", "import", "replay", "score", "sweep", "report", "describe",
     "benchmark", "doctor",
 ]  # fmt: skip
 

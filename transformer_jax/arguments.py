@@ -162,11 +162,30 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=_count(2**31 - 1, least=0), help="which samples (default: the seed of the run)")
 
     command = add(
-        "export", "Write the parameters of a run as safetensors.",
+        "export", "Write the parameters of a run as safetensors, or all of it as a Marian model of Hugging Face.",
         "export --workdir=runs/no_wo --checkpoint=best --output=no_wo.safetensors", takes_config=False,
     )  # fmt: skip
     add_run(command, checkpoint=True)
-    command.add_argument("--output", type=_path, required=True, help="the file to write")
+    command.add_argument("--output", type=_path, required=True, help="the file, or with --format=marian the directory")
+    command.add_argument(
+        "--format",
+        choices=("safetensors", "marian"),
+        default="safetensors",
+        help="safetensors: our parameters by their names (the default); marian: what MarianMTModel.from_pretrained and "
+        "CTranslate2's converter read",
+    )
+
+    command = add(
+        "import", "Make a run of a Marian model of Hugging Face, to be evaluated, changed and trained on.",
+        "import --marian=opus-mt-en-de --workdir=runs/opus --config.data.directory=multi30k",
+    )  # fmt: skip
+    command.add_argument(
+        "--marian",
+        type=_path,
+        required=True,
+        help="a directory with config.json, model.safetensors, vocab.json, source.spm and target.spm",
+    )
+    command.add_argument("--workdir", type=_path, required=True, help="the run directory to make")
 
     command = add(
         "replay", "Take the step again at which a run diverged, and show what is not finite.",

@@ -207,10 +207,23 @@ def _generate(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _export(options: argparse.Namespace, overrides: Overrides) -> int:
-    from transformer_jax.export import export
+    if options.format == "marian":
+        from transformer_jax.marian.directory import export_marian as export
+    else:
+        from transformer_jax.export import export
 
     written = export(options.workdir, options.output, options.checkpoint)
-    _print(options, written, [f"{written['output']}: {len(written['tensors'])} tensors ({written['checkpoint']})"])
+    lines = [f"{written['output']}: {len(written['tensors'])} tensors ({written['checkpoint']})"]
+    _print(options, written, [*lines, *written.get("remarks", [])])
+    return 0
+
+
+def _import(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.marian.directory import import_marian
+
+    made = import_marian(options.marian, options.workdir, overrides)
+    line = f"{made['workdir']}: {made['parameters']:,} parameters, a vocabulary of {made['tokens']:,}"
+    _print(options, made, [line])
     return 0
 
 
@@ -363,6 +376,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "translate": _translate,
     "generate": _generate,
     "export": _export,
+    "import": _import,
     "replay": _replay,
     "score": _score,
     "sweep": _sweep,

@@ -24,6 +24,7 @@ X = RNG.normal(size=(B, T, D)).astype(np.float32)
 ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "gelu": lambda x: x * scipy.stats.norm.cdf(x),
+    "swish": lambda x: x / (1 + np.exp(-x)),
     "linear": lambda x: x,
     "swiglu": lambda x: x / (1 + np.exp(-x)),
     "geglu": lambda x: x * scipy.stats.norm.cdf(x),

@@ -35,7 +35,7 @@ class SubwordTokenizer:
     suffix: ClassVar[str] = ".model"
 
     def __init__(self, model: bytes, origin: str = "SentencePiece model"):
-        self._model = model
+        self.model = model
         if not model:  # SentencePiece itself accepts an empty model and fails later
             raise UserError(f"{origin}: not a SentencePiece model (empty).")
         try:
@@ -54,6 +54,11 @@ class SubwordTokenizer:
     def vocab_size(self) -> int:
         return int(self._processor.vocab_size())
 
+    @property
+    def pieces(self) -> list[str]:
+        """All pieces but the special ones, by their numbers."""
+        return [str(self._processor.id_to_piece(number)) for number in range(NUM_SPECIALS, self.vocab_size)]
+
     def encode(self, texts: list[str]) -> list[list[int]]:
         encoded: list[list[int]] = self._processor.encode(texts)
         return encoded
@@ -62,10 +67,10 @@ class SubwordTokenizer:
         return str(self._processor.decode(text_ids(ids, self.vocab_size)))
 
     def to_bytes(self) -> bytes:
-        return self._model
+        return self.model
 
     def save(self, path: Path) -> None:
-        write_atomically(path, self._model)
+        write_atomically(path, self.model)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,23 +2,25 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from transformer_jax.config import DataConfig
 from transformer_jax.data.corpus import TextSplit
+from transformer_jax.data.pieces import PieceTokenizer, load_pieces
 from transformer_jax.data.subwords import SentencePiece, SubwordTokenizer
 from transformer_jax.data.tokenizer import Characters, SymbolTokenizer, Tokenizer, TokenizerTrainer, Words, load_symbols
 from transformer_jax.errors import UserError
 from transformer_jax.files import read_bytes
 from transformer_jax.registry import resolve
-
-TOKENIZERS: dict[str, type[TokenizerTrainer]] = {
-    "sentencepiece": SentencePiece,
-    "words": Words,
-    "characters": Characters,
-}
+from transformer_jax.run.directory import ASSETS, DATA
 
 JOINT, SOURCE, TARGET = "tokenizer", "source_tokenizer", "target_tokenizer"  # names of the files
+LOADERS: dict[str, Callable[[Path], Tokenizer]] = {
+    SubwordTokenizer.suffix: lambda path: SubwordTokenizer(read_bytes(path), str(path)),
+    SymbolTokenizer.suffix: load_symbols,
+    PieceTokenizer.suffix: load_pieces,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +69,47 @@ class TokenizerPair:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Reads one saved tokenizer. Both formats are plain data: nothing in the file is executed.
+    """Reads one saved tokenizer. All formats are plain data: nothing in the file is executed.
 
     Raises:
       UserError: the file cannot be read or is malformed.
     """
     try:
-        return SubwordTokenizer(read_bytes(path), str(path)) if path.suffix == ".model" else load_symbols(path)
+        return LOADERS[path.suffix](path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """``saved(run="runs/big")``: the tokenizers of another run, as they are, for models that start from it."""
+
+    run: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.run.strip() or "\0" in self.run:
+            raise UserError(f"data.tokenizer: saved(run={self.run!r}) must name the directory of a run.")
+
+    def train(self, texts: list[str]) -> Tokenizer:
+        """That of the targets."""
+        return self.load().target
+
+    def load(self) -> TokenizerPair:
+        """Those of both sides; UserError if the run has none."""
+        if not (Path(self.run) / DATA).is_file():
+            raise UserError(f"data.tokenizer: saved(run={self.run!r}): there is no run with tokenizers.")
+        return TokenizerPair.load(Path(self.run) / ASSETS)
+
+    def left_out(self, texts: list[str]) -> int:
+        return 0
+
+
+TOKENIZERS: dict[str, type[TokenizerTrainer]] = {
+    "sentencepiece": SentencePiece,
+    "words": Words,
+    "characters": Characters,
+    "saved": Saved,
+}
 
 
 def resolve_tokenizer(config: DataConfig) -> TokenizerTrainer:
@@ -87,6 +121,8 @@ def resolve_tokenizer(config: DataConfig) -> TokenizerTrainer:
 def train_tokenizers(config: DataConfig, train: TextSplit) -> TokenizerPair:
     """Trained on the training split: one on both sides together if `data.joint_vocabulary`, else one on each."""
     trainer = resolve_tokenizer(config)
+    if isinstance(trainer, Saved):
+        return trainer.load()
     if config.joint_vocabulary:
         tokenizer = trainer.train(train.sources + train.references)
         return TokenizerPair(tokenizer, tokenizer)
@@ -94,5 +130,5 @@ def train_tokenizers(config: DataConfig, train: TextSplit) -> TokenizerPair:
 
 
 def _find(directory: Path, name: str) -> Path | None:
-    candidates = (directory / f"{name}{suffix}" for suffix in (SubwordTokenizer.suffix, SymbolTokenizer.suffix))
+    candidates = (directory / f"{name}{suffix}" for suffix in LOADERS)
     return next((path for path in candidates if path.is_file()), None)

@@ -88,6 +88,12 @@ def gelu(**sizes: Any) -> nn.Module:
 
 
 @demands(_has_a_non_linearity)
+def swish(**sizes: Any) -> nn.Module:
+    """x / (1 + exp(-x)) (Ramachandran et al. 2017), as in Marian."""
+    return FeedForward(activation=nn.silu, **sizes)
+
+
+@demands(_has_a_non_linearity)
 def linear(**sizes: Any) -> nn.Module:
     """No non-linearity."""
     return FeedForward(activation=lambda x: x, **sizes)
@@ -120,6 +126,7 @@ class MakeFeedForward(Protocol):
 FEED_FORWARDS: dict[str, MakeFeedForward] = {
     "relu": relu,
     "gelu": gelu,
+    "swish": swish,
     "linear": linear,
     "swiglu": swiglu,
     "geglu": geglu,

@@ -13,6 +13,7 @@ from transformer_jax.run.directory import CONFIG, DATA, RESULT, check_entries, w
 NUMERICS = 2
 """To be raised with every change after which the same config gives other numbers, a changed default among them: older
 runs are not reused then."""
+IMPORTED = "imported"  # in data.json: the model of another program that a run was made of; it has no data of its own
 TRAINED = "config"  # in what is saved beside a state: the config that it was trained with
 MEANING = ("model.", "task.", "data.tokenizer", "data.joint_vocabulary")
 """Fields that say what the parameters of a run mean."""

@@ -20,7 +20,7 @@ from transformer_jax.evaluation.evaluator import Evaluator, Trained
 from transformer_jax.parallel.layout import Layout, make_layout
 from transformer_jax.run.compile import stack, state_template
 from transformer_jax.run.directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, write_lines
-from transformer_jax.run.identity import MEANING, check_understood, read_config, recorded
+from transformer_jax.run.identity import IMPORTED, MEANING, check_understood, read_config, recorded
 from transformer_jax.run.resolve import load_assets, resolve_config, validate
 from transformer_jax.tasks.text_metrics import text_metrics
 from transformer_jax.tasks.translation import Translations
@@ -199,7 +199,8 @@ def _find_examples(
         return _Judged(name, run.encode(text.sources, text.references), _named_by_content(name, text.sources))
     check_there(run.config.data)
     dataset = make_dataset(run.config.data, run.assets)
-    moved = any(path.startswith("data.") and path != "data.directory" for path in overrides)
+    moved = recorded(run.workdir, IMPORTED) is not None
+    moved |= any(path.startswith("data.") and path != "data.directory" for path in overrides)
     if not moved and recorded(run.workdir, "fingerprint") != dataset.fingerprint:
         raise UserError(
             f"{run.workdir}: was trained on other data than data.source = {run.config.data.source!r} holds now; "

@@ -1,0 +1,1 @@
+"""Marian models, as Hugging Face stores them: written, and read."""

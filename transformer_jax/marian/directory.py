@@ -1,0 +1,230 @@
+"""A run as a directory that Hugging Face's `MarianMTModel.from_pretrained` and CTranslate2 read, and such a directory
+as a run. Nothing of theirs is needed here."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from transformer_jax.checked_json import checked, read_json
+from transformer_jax.checkpoint import Checkpoints
+from transformer_jax.config import Config, replace, to_dict
+from transformer_jax.data import TokenizerPair
+from transformer_jax.data.pieces import PieceTokenizer
+from transformer_jax.data.subwords import SubwordTokenizer
+from transformer_jax.errors import UserError
+from transformer_jax.files import read_bytes, write_atomically
+from transformer_jax.marian.settings import EPSILON, read_settings, to_config, to_generation_settings, to_settings
+from transformer_jax.marian.weights import order_of_ids, to_params, to_state
+from transformer_jax.run.compile import resolve_for_machine, state_template
+from transformer_jax.run.directory import ASSETS, CHECKPOINTS, CONFIG, DATA, is_run_directory, write_json
+from transformer_jax.run.identity import IMPORTED, MEANING, NUMERICS, TRAINED, read_config
+from transformer_jax.run.progress import Progress
+from transformer_jax.run.resolve import load_assets, validate
+from transformer_jax.run.saved import load_params
+from transformer_jax.strict_json import to_json
+from transformer_jax.training.optimizer import build_optimizer
+from transformer_jax.training.state import TrainState
+from transformer_jax.vocabulary import EOS, NUM_SPECIALS, PAD, UNK
+
+SETTINGS, GENERATION, TENSORS = "config.json", "generation_config.json", "model.safetensors"
+VOCABULARY, TOKENIZER_SETTINGS, MODELS = "vocab.json", "tokenizer_config.json", ("source.spm", "target.spm")
+SPECIALS = {PAD: "<pad>", UNK: "<unk>", EOS: "</s>"}
+
+
+# --- Out ---
+
+
+def export_marian(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[str, Any]:
+    """Writes a checkpoint of a run as a Marian model into the new directory `output`.
+
+    Args:
+      checkpoint: best, last, a step or average:N; None: what `evaluate.checkpoint` says.
+
+    Returns:
+      "output", "checkpoint", "tensors": name -> shape, and "remarks": what is not the same in Marian, a sentence each.
+
+    Raises:
+      UserError: Marian cannot be what the run is, there is no such checkpoint, or `output` holds something.
+    """
+    _check_new(output, "--output")
+    config = read_config(workdir)
+    settings = to_settings(config)
+    assets = load_assets(workdir, config)
+    if assets is None:
+        raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
+    choice = checkpoint or config.evaluate.checkpoint
+    state = to_state(config, load_params(workdir, choice), settings["max_position_embeddings"])
+    vocabulary = _vocabulary_files(assets, config)
+    write_atomically(output / TENSORS, save(state, {"format": "pt"}))
+    for name, content in vocabulary.items():
+        write_atomically(output / name, content)
+    write_json(output / GENERATION, to_generation_settings(config))
+    write_json(output / SETTINGS, settings)
+    shapes = {name: list(tensor.shape) for name, tensor in state.items()}
+    remarks = _remarks(config, bool(vocabulary))
+    return {"output": str(output), "checkpoint": choice, "tensors": shapes, "remarks": remarks}
+
+
+def _remarks(config: Config, has_vocabulary: bool) -> list[str]:
+    remarks = []
+    if config.model.norm_epsilon != EPSILON:
+        remarks.append(
+            f"Marian adds {EPSILON} to variances, this run model.norm_epsilon = {config.model.norm_epsilon}: logits "
+            "differ a little."
+        )
+    if not has_vocabulary:
+        remarks.append(
+            f"No {VOCABULARY} and no tokenizer is written: data.tokenizer = {config.data.tokenizer!r} is no "
+            "SentencePiece model."
+        )
+    return remarks
+
+
+def _vocabulary_files(tokenizers: TokenizerPair, config: Config) -> dict[str, bytes]:
+    """Name -> content of what the tokenizer is made of; nothing where it cuts no subwords."""
+    both = tokenizers.source, tokenizers.target
+    sides = [side for side in both if isinstance(side, (PieceTokenizer, SubwordTokenizer))]
+    if len(sides) < len(both):
+        return {}
+    size = config.model.vocab_size or 0
+    names = SPECIALS | dict(enumerate(sides[-1].pieces, start=NUM_SPECIALS))
+    numbers = {names.get(id_, f"<unused{id_}>"): number for number, id_ in enumerate(order_of_ids(size).tolist())}
+    settings = {
+        "tokenizer_class": "MarianTokenizer",
+        "source_lang": config.data.source_language,
+        "target_lang": config.data.target_language,
+        "separate_vocabs": False,
+        "model_max_length": config.data.max_length,
+        "eos_token": SPECIALS[EOS],
+        "unk_token": SPECIALS[UNK],
+        "pad_token": SPECIALS[PAD],
+    }
+    of_json = {VOCABULARY: numbers, TOKENIZER_SETTINGS: settings}
+    contents = {name: (to_json(content, indent=1) + "\n").encode() for name, content in of_json.items()}
+    return {**contents, **{name: side.model for name, side in zip(MODELS, sides, strict=True)}}
+
+
+def _check_new(directory: Path, option: str) -> None:
+    """Refuses a directory that holds something, or that lies in a run directory."""
+    place = directory.resolve()
+    if inside := next((parent for parent in place.parents if is_run_directory(parent)), None):
+        raise UserError(f"{option}={directory}: {inside} is a run directory, which only its run writes.")
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()) or _holds_something(directory):
+        raise UserError(f"{option}={directory}: is there already; give the name of a new directory.")
+
+
+def _holds_something(directory: Path) -> bool:
+    return directory.is_dir() and any(directory.iterdir())
+
+
+# --- In ---
+
+
+def import_marian(directory: Path, workdir: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Makes the run directory `workdir` of a Marian model: its config, tokenizers and, as step 0, its parameters.
+
+    Args:
+      overrides: dotted path -> value of fields that the model does not settle: data, decoding, training.
+
+    Returns:
+      "workdir", "parameters" and "tokens": their numbers.
+
+    Raises:
+      UserError: a file is missing, or is not of a model that ours can be, or `workdir` holds something.
+    """
+    for path in overrides or {}:
+        if path.startswith(MEANING):
+            raise UserError(f"--config.{path}: the model that is imported settles that.")
+    _check_new(workdir, "--workdir")
+    settings = _read_settings(directory)
+    tokenizers, ids = _read_vocabulary(directory, settings)
+    written = {"data.tokenizer": f"saved(run={str(workdir)!r})", **(overrides or {})}
+    config = replace(to_config(settings), written)
+    validate(config)
+    resolved = resolve_for_machine(config, tokenizers)
+    params = jax.tree.map(jnp.asarray, to_params(resolved, _read_tensors(directory), ids, directory / TENSORS))
+    template = state_template(resolved)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, template.params)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=build_optimizer(resolved).init(params),
+        average=None if template.average is None else params,
+        skipped=jnp.zeros((), jnp.int32),
+        alive=jnp.ones((), bool),
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    tokenizers.save(workdir / ASSETS)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS)
+    checkpoints.save(
+        0, jax.tree.map(np.asarray, state), {**dataclasses.asdict(Progress([])), TRAINED: to_dict(resolved)}
+    )
+    checkpoints.wait()
+    made = {"numerics": NUMERICS, "assets": tokenizers.fingerprint, IMPORTED: str(directory)}
+    write_json(workdir / DATA, {**tokenizers.summary(), **made})
+    write_json(workdir / CONFIG, to_dict(resolved))  # last: without it there is no run
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return {"workdir": str(workdir), "parameters": count, "tokens": tokenizers.target.vocab_size}
+
+
+def _read_settings(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise UserError(f"--marian={directory}: is no directory.")
+    content = _read_json(directory, SETTINGS)
+    generation = _read_json(directory, GENERATION) if (directory / GENERATION).is_file() else {}
+    if isinstance(content, dict) and isinstance(generation, dict) and "num_beams" in generation:
+        content = {**content, "num_beams": generation["num_beams"]}
+    return read_settings(content, directory / SETTINGS)
+
+
+def _read_json(directory: Path, name: str) -> Any:
+    """Links are followed: a cache of Hugging Face's is made of them."""
+    return read_json((directory / name).resolve())
+
+
+def _read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    path = directory / TENSORS
+    if not path.is_file():
+        raise UserError(
+            f"{directory}: has no {TENSORS}. Other formats of weights are not read: write it by "
+            f"transformers.MarianMTModel.from_pretrained(...).save_pretrained(...)."
+        )
+    try:
+        with safe_open(path.resolve(), "np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from error
+
+
+def _read_vocabulary(directory: Path, settings: Mapping[str, Any]) -> tuple[TokenizerPair, list[int]]:
+    """The tokenizers, and Marian's ids in the order of ours (see `weights.to_params`)."""
+    path, size = directory / VOCABULARY, settings["vocab_size"]
+    for name in (VOCABULARY, *MODELS):
+        if not (directory / name).is_file():
+            raise UserError(f"{directory}: has no {name}; a Marian model without its SentencePiece models is not read.")
+    content = _read_json(directory, VOCABULARY)
+    numbers = checked(content, dict.fromkeys(content if isinstance(content, dict) else {}, int), path)
+    names = {number: name for name, number in numbers.items()}
+    if len(names) < len(numbers) or not all(0 <= number < size for number in names):
+        raise UserError(f"{path}: its numbers are not those of {size:,} different tokens, as {SETTINGS} says.")
+    if SPECIALS[UNK] not in numbers:
+        raise UserError(f"{path}: has no {SPECIALS[UNK]!r}.")
+    padding, end, unknown = settings["pad_token_id"], settings["eos_token_id"], numbers[SPECIALS[UNK]]
+    others = [number for number in range(size) if number not in (padding, end, unknown)]
+    pieces = [names.get(number, f"<unused{number}>") for number in others]
+    sides = [_read_pieces(directory / name, pieces) for name in MODELS]
+    return TokenizerPair(*sides), [padding, unknown, settings["decoder_start_token_id"], end, *others]
+
+
+def _read_pieces(path: Path, pieces: list[str]) -> PieceTokenizer:
+    try:
+        return PieceTokenizer(read_bytes(path.resolve()), pieces, str(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
