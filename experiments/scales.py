@@ -1,5 +1,6 @@
 """How large an experiment is run: SCALES, shared by the files under `experiments/`.
 
+A difference of less than 1 point of exact match or 0.3 BLEU counts as none; a seed below 50 % has not learnt its task.
 smoke: does it run at all; small: minutes on two cores; multi30k: hours of a GPU; full: the paper's sizes and corpus.
 """
 
@@ -16,9 +17,9 @@ SMOKE = {
 
 SCALES = {
     "smoke": Scale("configs/scan_short.py", seeds=1, overrides=SMOKE),
-    "small": Scale("configs/scan_short.py", seeds=5),
-    "multi30k": Scale("configs/multi30k.py", seeds=3, metric="test/tokenised_bleu", percent=False),
-    "full": Scale("configs/wmt14_en_de.py", seeds=3, metric="test/bleu", percent=False),
+    "small": Scale("configs/scan_short.py", seeds=5, margin=0.01, failing=0.5),
+    "multi30k": Scale("configs/multi30k.py", seeds=3, metric="test/tokenised_bleu", percent=False, margin=0.3),
+    "full": Scale("configs/wmt14_en_de.py", seeds=3, metric="test/bleu", percent=False, margin=0.3),
 }
 
 # The paper's eight heads, and layers of which a third, two thirds and four thirds are whole.

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from scipy import stats
 from sweep_files import VALUES, make_row, make_run, make_sweep
 
 from transformer_jax.errors import UserError
@@ -56,11 +57,11 @@ class Page(HTMLParser):
 def test_the_report_says_what_was_measured(tmp_path):
     report = write_report(make_sweep(tmp_path))
     assert verdict_of(report, "no_wo") == "worse by 9.7 ± 1.4 points, p = 0.002, 3 seeds"
-    assert verdict_of(report, "one_head").startswith("no difference seen: 0.0 ± 4.3 points, p = 1.00, 3 seeds; ")
-    assert "seeds would be needed to see 1 point" in verdict_of(report, "one_head")
-    assert report.summary == (
-        "exact match (test), %: base 91.0 ± 1.0 (3 seeds); worse: no_wo (−9.7); no difference seen: one_head."
+    assert verdict_of(report, "one_head") == (
+        "open: 0.0 ± 4.3 points, p = 1.00, 3 seeds; if that is the truth, more than 10,000 seeds would be needed to "
+        "settle it"
     )
+    assert report.summary == "exact match (test), %: base 91.0 ± 1.0 (3 seeds); worse: no_wo (−9.7); open: one_head."
     assert report.analysis.notes == ()
 
 
@@ -72,7 +73,7 @@ def test_a_row_by_another_name_is_not_compared(tmp_path):
     assert report.analysis.comparison("one_head") is None
     assert report.summary == "exact match (test), %: base 91.0 ± 1.0 (3 seeds); worse: no_wo (−9.7)."
     assert report.analysis.notes == ("At this scale one_head is base by another name.",)
-    assert float(read_csv(tmp_path)["no_wo"]["p_holm"]) == float(read_csv(tmp_path)["no_wo"]["p"])
+    assert float(read_csv(tmp_path)["no_wo"]["p_corrected"]) == float(read_csv(tmp_path)["no_wo"]["p"])
     (line,) = [
         line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| `one_head` | 1,000")
     ]
@@ -84,7 +85,7 @@ def test_the_csv_holds_numbers_as_stored(tmp_path):
     rows = read_csv(tmp_path)
     assert float(rows["no_wo"]["seed_1"]) == 0.83
     assert float(rows["no_wo"]["difference"]) == pytest.approx((0.80 + 0.83 + 0.81 - 0.90 - 0.92 - 0.91) / 3)
-    assert float(rows["no_wo"]["p_holm"]) == pytest.approx(2 * float(rows["no_wo"]["p"]))
+    assert float(rows["no_wo"]["p_corrected"]) == pytest.approx(2 * float(rows["no_wo"]["p"]))
     assert float(rows["base"]["mean_seconds"]) == 61.0
     assert rows["base"]["difference"] == ""
 
@@ -136,8 +137,91 @@ def test_a_finding_that_holm_takes_away_is_not_settled(tmp_path):
     report = write_report(make_sweep(tmp_path, {**VALUES, "near": [0.88, 0.91, 0.89], **others}))
     near = report.analysis.comparison("near")
     assert near.test.p <= 0.05 < near.p
-    assert near.finding == "unsettled"
-    assert "after Holm's correction" in near.verdict
+    assert near.finding == "open"
+    assert f"p = {near.test.p:.3f} alone but " in near.verdict
+    assert near.verdict.count(" corrected, 3 seeds; if that is the truth, about ") == 1
+
+
+EQUAL = {
+    "base": [0.980, 0.982, 0.981, 0.979, 0.983],
+    "same_again": [0.981, 0.983, 0.979, 0.980, 0.982],
+    "little_worse": [0.976, 0.979, 0.977, 0.976, 0.979],
+    "fails": [0.984, 0.21, 0.980, 0.983, 0.30],
+}
+
+
+def test_within_the_margin_rows_are_equal_and_what_is_neither_is_open(tmp_path):
+    report = write_report(make_sweep(tmp_path, EQUAL, margin=0.01, failing=0.5))
+    found = {c.row: c for c in report.analysis.comparisons}
+    assert [c.finding for c in found.values()] == ["equal", "equal", "open"]
+    p = [two_one_sided(EQUAL[row], EQUAL["base"], 0.01) for row in list(EQUAL)[1:]]
+    assert [c.p_equal for c in found.values()] == pytest.approx(stepped_down(p))
+    assert found["same_again"].verdict == "equal within 1 point: 0.00 ± 0.18 points, p < 0.001, 5 seeds"
+    assert found["little_worse"].verdict.endswith(", 5 seeds; a difference all the same, p < 0.001")
+    assert ", of equality within 1 point p = 0.90, 5 seeds; if that is the truth, about " in found["fails"].verdict
+    text = report.files["md"].read_text()
+    assert "margin: 1 point; " in text
+    assert "| `fails` | 2 of 5 | 40 | \\[5.3, 85.3\\] |" in text  # binom.test(2, 5) of R
+    assert "| `base` | 0 of 5 | 0 | \\[0.0, 52.2\\] |" in text
+    assert "| p of equality (corrected) |" in text
+
+
+def two_one_sided(values, against, margin):
+    differences = [a - b for a, b in zip(values, against, strict=True)]
+    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+    return max(below, stats.ttest_1samp(differences, -margin, alternative="greater").pvalue)
+
+
+def stepped_down(p):
+    """Holm 1979."""
+    order = sorted(range(len(p)), key=p.__getitem__)
+    return [max(min(1, (len(p) - k) * p[j]) for k, j in enumerate(order[: order.index(i) + 1])) for i in range(len(p))]
+
+
+def test_a_declared_test_is_the_one_that_is_made(tmp_path):
+    report = write_report(make_sweep(tmp_path, EQUAL, test="welch"))
+    comparison = report.analysis.comparison("little_worse")
+    expected = stats.ttest_ind(EQUAL["little_worse"], EQUAL["base"], equal_var=False)
+    assert (comparison.test.p, comparison.test.df) == pytest.approx((expected.pvalue, expected.df))
+    assert comparison.correlation == pytest.approx(stats.pearsonr(EQUAL["little_worse"], EQUAL["base"]).statistic)
+    assert "test: Welch's t test; " in report.files["md"].read_text()
+    assert "p: Welch's t test, corrected" in report.files["tex"].read_text()
+
+
+def test_a_family_of_more_comparisons_corrects_more(tmp_path):
+    alone = write_report(make_sweep(tmp_path / "a", EQUAL)).analysis
+    report = write_report(make_sweep(tmp_path / "b", EQUAL, family="small", family_size=9))
+    smallest = min(range(3), key=lambda i: alone.comparisons[i].p)
+    assert alone.comparisons[smallest].p == pytest.approx(3 * alone.comparisons[smallest].test.p)
+    corrected = report.analysis.comparisons[smallest]
+    assert corrected.p == pytest.approx(9 * corrected.test.p)
+    assert "family: small, at most 9 comparisons; " in report.files["md"].read_text()
+
+
+def test_nll_stands_beside_the_metric_without_a_verdict(tmp_path):
+    sweep = make_sweep(tmp_path)
+    for row, values in {"base": [1.0, 1.2, 1.1], "no_wo": [1.5, 1.8, 1.55]}.items():
+        for seed, nll in enumerate(values):
+            metrics = {"test": {"nll": nll, "exact_match": VALUES[row][seed]}}
+            make_run(sweep / "runs" / row / f"seed_{seed}", seed, 0.0, metrics=metrics)
+    report = write_report(sweep)
+    beside = report.analysis.comparison("no_wo").beside
+    interval = stats.ttest_rel([1.5, 1.8, 1.55], [1.0, 1.2, 1.1]).confidence_interval(0.95)
+    assert (beside.interval.low, beside.interval.high) == pytest.approx((interval.low, interval.high))
+    for ending in ("md", "html", "tex"):
+        assert "nll (test)" in report.files[ending].read_text()
+    assert "| 1.10 ± 0.10 | - |" in report.files["md"].read_text()
+    assert float(read_csv(tmp_path)["no_wo"]["exploratory_difference"]) == pytest.approx(beside.mean)
+    assert read_csv(tmp_path)["no_wo"]["exploratory_metric"] == "test/nll"
+    alone = write_report(make_sweep(tmp_path / "nll", metric="test/nll", higher_is_better=False, percent=False))
+    assert alone.analysis.beside is None
+
+
+def test_a_row_of_another_size_says_so_in_its_verdict(tmp_path):
+    rows = {name: make_row(parameters=size) for name, size in {"base": 1000, "no_wo": 793, "one_head": 1009}.items()}
+    report = write_report(make_sweep(tmp_path, rows=rows))
+    assert verdict_of(report, "no_wo").endswith("3 seeds (with 20.7 % fewer parameters)")
+    assert "parameters" not in verdict_of(report, "one_head")
 
 
 def test_more_seeds_bring_the_tests_that_assume_less(tmp_path):
@@ -161,7 +245,7 @@ def test_partners_are_compared_with_what_is_left_of_the_size(tmp_path):
     values = {"base": [0.5, 0.6, 0.5], "deep": [0.8, 0.83, 0.8], "wide": [0.81, 0.82, 0.80]}
     report = write_report(make_sweep(tmp_path, values, rows=rows))
     (partner,) = report.analysis.partners
-    assert (partner.row, partner.against, partner.finding) == ("deep", "wide", "none")
+    assert (partner.row, partner.against, partner.finding) == ("deep", "wide", "open")
     assert report.analysis.comparison("deep").finding == "better"
     assert "−1 (−0.0666 %)" in (tmp_path / "report.md").read_text()
 
@@ -187,7 +271,8 @@ def test_one_comparison_has_one_verdict_in_the_whole_report(tmp_path):
 
 def test_every_report_says_what_it_is_of(tmp_path):
     files = write_report(make_sweep(tmp_path)).files
-    facts = "metric: exact match (test), %, higher is better; rows: 3; seeds: 0, 1, 2; config: configs/scan.py; scale:"
+    facts = "metric: exact match (test), %, higher is better; test: paired t test; median correlation of a row and the "
+    facts += "base over seeds: 0.24; rows: 3; seeds: 0, 1, 2; config: configs/scan.py; scale:"
     assert facts in files["md"].read_text()
     assert "scale smoke, 3 seeds" in files["tex"].read_text()
 
@@ -384,7 +469,14 @@ def test_a_single_run_has_a_report(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema is 2"),
+        ({"schema": 3}, "schema is 3, but this version reads 1 and 2"),
+        ({"test": "anova"}, "test is 'anova'"),
+        ({"margin": -1}, "margin is -1"),
+        ({"margin": True}, "margin is True"),
+        ({"failing": "x"}, "failing is 'x'"),
+        ({"family_size": -1}, "family_size is -1"),
+        ({"rounds": [5, 5]}, r"rounds is \[5, 5\]"),
+        ({"rows": {"base": make_row(seeds=-1)}}, r"rows\.base\.seeds is -1"),
         ({"rows": [1]}, "rows must be of type dict"),
         ({"base": "gone"}, "'gone' is named as base or partner"),
         ({"seeds": ["0"]}, "seeds must be whole numbers"),

@@ -7,15 +7,19 @@ import pytest
 from scipy import stats
 
 from transformer_jax.evaluation.significance import compare_sentences
+from transformer_jax.report.power import power, power_of_equality, seeds_needed
 from transformer_jax.report.statistics import (
+    MeanTest,
     bootstrap_interval,
+    correlation,
+    equality,
+    exact_share,
     holm,
     paired_differences,
     paired_t,
-    power,
-    seeds_needed,
     sign_flip,
     summarize,
+    welch,
 )
 
 # Student (1908): hours of sleep gained by ten patients under two drugs.
@@ -115,19 +119,78 @@ def test_holm_counts_only_tests_that_were_made():
     assert holm([0.02, None, 0.5]) == [pytest.approx(0.04), None, pytest.approx(0.5)]
 
 
+def test_hypotheses_of_other_sweeps_count_as_if_nothing_were_in_them():
+    assert holm([0.01, None, 0.02], others=3) == holm([0.01, None, 0.02, 1.0, 1.0, 1.0])[:3]
+
+
+def seen(effect: float, sd: float = 1.0) -> MeanTest:
+    """What five pairs would have shown."""
+    return MeanTest(5, effect * sd, sd, 4.0)
+
+
 @pytest.mark.parametrize(("effect_size", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
 def test_seeds_needed_as_in_the_power_tables(effect_size, seeds):
-    assert seeds_needed(effect_size, sd=1.0) == seeds
-    assert seeds_needed(-effect_size * 3, sd=3.0) == seeds
+    assert seeds_needed(seen(effect_size), None) == seeds
+    assert seeds_needed(seen(-effect_size, sd=3.0), None) == seeds
     assert power(seeds, effect_size) >= 0.8 > power(seeds - 1, effect_size)
 
 
 def test_seeds_needed_at_the_ends():
-    assert seeds_needed(100.0, sd=1.0) == 2
-    assert 65_536 < seeds_needed(0.0095, sd=1.0) < 100_000
-    assert seeds_needed(0.001, sd=1.0) is None
-    with pytest.raises(ValueError, match="spread"):
-        seeds_needed(1.0, sd=0.0)
+    assert seeds_needed(seen(100.0), None) == 2
+    assert 5_000 < seeds_needed(seen(0.035), None) < 10_000
+    assert seeds_needed(seen(0.001), None) is None
+    assert seeds_needed(seen(0.0), None) is None
+    assert seeds_needed(MeanTest(5, 0.3, 0.0), None) is None
+
+
+def test_what_lies_within_the_margin_is_settled_by_showing_that():
+    """The published number for a difference of 0 and a margin of one sd, both tests of 5 %, power 80 %: 11 pairs."""
+    assert seeds_needed(seen(0.0), margin=1.0) == 11
+    assert seeds_needed(seen(0.9), margin=1.0) == seeds_needed(seen(0.9), None) == 12
+    assert seeds_needed(seen(0.3), margin=1.0, level=0.01) > seeds_needed(seen(0.3), margin=1.0)
+
+
+def test_power_of_equality_is_what_simulation_finds():
+    samples = np.random.default_rng(4).normal(0.2, 1.0, size=(20_000, 12))
+    found = np.mean([equality(paired_t(sample), 1.0) <= 0.05 for sample in samples[:4000]])
+    assert power_of_equality(12, 0.2, 1.0) == pytest.approx(found, abs=0.02)
+
+
+def test_welch_is_that_of_scipy():
+    a, b = SLEEP_2[:6], [value / 7 for value in SLEEP_1[:6]]
+    test, expected = welch(a, b), stats.ttest_ind(a, b, equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    assert (test.t, test.p, test.df) == pytest.approx((expected.statistic, expected.pvalue, expected.df))
+    assert (test.interval.low, test.interval.high) == pytest.approx((interval.low, interval.high))
+    narrow, wide = welch(a, b).interval, welch(a, b, level=0.01).interval
+    assert wide.half_width > narrow.half_width
+    assert welch([1.0, 1.0], [0.5, 0.5]) == MeanTest(2, 0.5, 0.0)
+    assert welch([1.0], [0.5]) == MeanTest(1, 0.5)
+
+
+def test_equality_is_two_one_sided_tests():
+    differences = [0.3, -0.2, 0.1, 0.4, -0.1]
+    below = stats.ttest_1samp(differences, 0.5, alternative="less").pvalue
+    above = stats.ttest_1samp(differences, -0.5, alternative="greater").pvalue
+    assert equality(paired_t(differences), 0.5) == pytest.approx(max(below, above))
+    assert equality(paired_t([-d for d in differences]), 0.5) == pytest.approx(max(below, above))
+    # At 5 % exactly when the 90 % interval lies within the margin.
+    interval = paired_t(differences, level=0.1).interval
+    assert equality(paired_t(differences), interval.high) == pytest.approx(0.05)
+    assert equality(paired_t([0.1, 0.1]), 0.5) is None
+
+
+def test_a_share_has_the_interval_of_scipy():
+    for hits, n in [(0, 5), (1, 5), (3, 10), (20, 20)]:
+        expected = stats.binomtest(hits, n).proportion_ci(0.95, method="exact")
+        found = exact_share(hits, n)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_correlation_over_seeds():
+    assert correlation(SLEEP_1, SLEEP_2) == pytest.approx(stats.pearsonr(SLEEP_1, SLEEP_2).statistic)
+    assert correlation([1.0, 2.0], [2.0, 1.0]) is None
+    assert correlation([1.0, 1.0, 1.0], [2.0, 1.0, 3.0]) is None
 
 
 def test_power_is_what_simulation_finds():

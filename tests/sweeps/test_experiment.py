@@ -101,3 +101,28 @@ def test_no_seeds_are_refused(tmp_path):
     body = 'EXPERIMENT = Experiment(rows={"base": {}}, scales={"small": Scale("configs/tiny.py", seeds=0)})'
     with pytest.raises(UserError, match="scale 'small' has 0 seeds"):
         load_experiment(write(tmp_path, body))
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("test='anova'", "has the test 'anova'; allowed: paired, welch"),
+        ("margin=0.0", "has a margin of 0; it must be above 0"),
+        ("margin='1'", "margin is str, not float or None"),
+        ("family_size=-1", "has a family of -1 comparisons"),
+    ],
+)
+def test_how_a_sweep_is_judged_is_checked_before_it_begins(tmp_path, declared, message):
+    scales = f'{{"small": Scale("configs/tiny.py", 2, {declared})}}'
+    body = f'EXPERIMENT = Experiment(rows={{"base": {{}}}}, scales={scales})'
+    with pytest.raises(UserError, match=message):
+        load_experiment(write(tmp_path, body))
+
+
+def test_a_margin_is_one_of_its_metric(tmp_path):
+    """And a family is one of sweeps on one config."""
+    scale = Scale("configs/x.py", seeds=3, metric="test/chrf", margin=0.3, failing=5.0, family="f", family_size=9)
+    for metrics, expected in [(("chrf",), (0.3, 5.0, "", 0)), (("exact_match",), (None, None, "", 0))]:
+        overrides = {"evaluate.metrics": metrics, "evaluate.best": "nll"}
+        moved = on_config(scale, str(tiny_run.write_config_file(tmp_path / "configs" / "tiny.py", overrides)))
+        assert (moved.margin, moved.failing, moved.family, moved.family_size) == expected

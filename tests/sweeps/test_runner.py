@@ -1,6 +1,7 @@
 """Whole sweeps with real processes on a tiny experiment: finished, failed, stopped, extended, refused."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -178,6 +179,21 @@ def test_a_row_that_has_changed_its_meaning_is_refused(made, tmp_path):
     with pytest.raises(UserError, match="holds rows that have changed since: base. Give this sweep another --workdir"):
         sweep(changed, directory / "work", say=lambda line: None)
     assert (directory / "work" / "sweep.json").read_bytes() == before
+
+
+def test_how_a_sweep_is_judged_stands_as_it_was_declared(made):
+    directory, path, _ = made
+    restore(directory)
+    definition = json.loads((directory / "work" / "sweep.json").read_text())
+    declared = {name: definition[name] for name in ("test", "margin", "failing", "family", "family_size")}
+    assert declared == {"test": "paired", "margin": None, "failing": None, "family": "", "family_size": 0}
+    experiment = load_experiment(path)
+    for change in ({"margin": 0.5}, {"test": "welch"}, {"higher_is_better": False}, {"metric": "test/nll"}):
+        scale = dataclasses.replace(experiment.scales["small"], **change)
+        variants = make_variants(experiment, scale, {})
+        (name,) = change
+        with pytest.raises(UserError, match=f"{name} was declared as .* may not change under its runs"):
+            run_sweep("ask", experiment, "small", scale, variants, directory / "work")
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"name": 3, "rows": 4}', "{"])

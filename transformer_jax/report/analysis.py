@@ -5,33 +5,33 @@ import statistics as averages
 from collections.abc import Mapping
 from typing import Any
 
-from transformer_jax.report.comparison import Comparison, base_pairs, compare, partner_pairs
+from transformer_jax.report.comparison import Comparison, base_pairs, compare, partner_pairs, typical_correlation
+from transformer_jax.report.methods import TEST_NAMES
 from transformer_jax.report.results import Sweep, skipped_text
+from transformer_jax.report.rounds import Progress
 from transformer_jax.report.statistics import Summary, summarize
 from transformer_jax.report.wording import FINDINGS, Units, count, make_units
 
-METHODS = (
-    "All rows are trained with the same seeds, so differences are paired: row minus base, seed by seed, over the "
-    "seeds finished in both. Mean ± sd is the sample standard deviation over seeds. The 95 % interval and p of a "
-    "difference are those of the two-sided paired t test; p is corrected by Holm's method over all comparisons of "
-    "the report, the interval is not. A difference is called one when the corrected p is at most 0.05. From 6 "
-    "seeds the exact sign-flip permutation test and, from 10 seeds, a BCa bootstrap over seeds stand beside it. "
-    "Effect size is the mean difference over its standard deviation. “Seeds needed” gives the paired t test 80 % "
-    "power at level 0.05 (noncentral t), before correction, and rests on the standard deviation seen here: from "
-    "few seeds it is a rough guide."
-)
+NLL = "nll"
+"""Shown beside every other metric, as it is the least noisy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """`comparisons` are against the base, `partners` against the row of equal size; all are one family for Holm."""
+    """`comparisons` are against the base, `partners` against the row of equal size; all are one family for Holm.
+
+    `beside` is a metric that is shown next to the sweep's own, with its summaries; None where none was measured.
+    """
 
     sweep: Sweep
     units: Units
     summaries: Mapping[str, Summary]
     comparisons: tuple[Comparison, ...]
     partners: tuple[Comparison, ...]
+    progress: Progress
     notes: tuple[str, ...]
+    beside: str | None
+    beside_summaries: Mapping[str, Summary]
 
     @property
     def summary(self) -> str:
@@ -47,6 +47,8 @@ class Analysis:
             "question": self.sweep.question,
             "metric": self.sweep.metric,
             "higher_is_better": self.sweep.higher_is_better,
+            "test": self.sweep.test,
+            "margin": self.sweep.margin,
             "summary": self.summary,
             "rows": {
                 row: dataclasses.asdict(self.summaries[row])
@@ -66,27 +68,45 @@ class Analysis:
 
 
 def analyse(sweep: Sweep) -> Analysis:
-    summaries = {row: summarize(list(sweep.values(row).values())) for row in sweep.rows}
-    spreads = [summary.sd for summary in summaries.values() if summary.sd]
-    units = make_units(sweep.metric, sweep.percent, summaries[sweep.base].mean, spreads)
-    to_base, to_partner = base_pairs(sweep), partner_pairs(sweep)
-    pairs = list(dict.fromkeys([*to_base, *to_partner]))
-    compared = dict(zip(pairs, compare(sweep, pairs, units), strict=True))
+    summaries = _summaries(sweep, sweep.metric)
+    beside = _metric_beside(sweep)
+    units = make_units(sweep.metric, sweep.percent, [summary.sd for summary in summaries.values() if summary.sd])
+    progress, compared = compare(sweep, units, beside)
     return Analysis(
         sweep=sweep,
         units=units,
         summaries=summaries,
-        comparisons=tuple(compared[pair] for pair in to_base),
-        partners=tuple(compared[pair] for pair in to_partner),
-        notes=tuple(notes(sweep)),
+        comparisons=tuple(compared[pair] for pair in base_pairs(sweep)),
+        partners=tuple(compared[pair] for pair in partner_pairs(sweep)),
+        progress=progress,
+        notes=tuple(notes(sweep, progress)),
+        beside=beside,
+        beside_summaries={} if beside is None else _summaries(sweep, beside),
     )
+
+
+def _summaries(sweep: Sweep, metric: str) -> dict[str, Summary]:
+    return {row: summarize(list(sweep.values(row, metric).values())) for row in sweep.rows}
+
+
+def _metric_beside(sweep: Sweep) -> str | None:
+    split, _, metric = sweep.metric.partition("/")
+    beside = f"{split}/{NLL}"
+    return beside if metric != NLL and any(sweep.values(row, beside) for row in sweep.rows) else None
 
 
 def facts(analysis: Analysis) -> dict[str, str]:
     """What the sweep was, in a few words each."""
     sweep = analysis.sweep
+    correlation = typical_correlation(analysis.comparisons)
+    of_seeds = "" if correlation is None else f"{correlation:.2f}".replace("-", "\N{MINUS SIGN}")
     known = {
         "metric": analysis.units.label + (", higher is better" if sweep.higher_is_better else ", lower is better"),
+        "margin": "" if sweep.margin is None else analysis.units.amount(sweep.margin),
+        "test": TEST_NAMES[sweep.test] if analysis.comparisons else "",
+        "median correlation of a row and the base over seeds": of_seeds,
+        "family": _family(sweep),
+        "rounds of seeds": ", ".join(map(str, sweep.rounds)),
         "rows": str(len(sweep.rows)),
         "seeds": ", ".join(map(str, sweep.seeds)),
         "config": sweep.config,
@@ -94,6 +114,11 @@ def facts(analysis: Analysis) -> dict[str, str]:
         "commit": sweep.commit,
     }
     return {name: value for name, value in known.items() if value}
+
+
+def _family(sweep: Sweep) -> str:
+    size = count(sweep.family_size, "comparison") if sweep.family_size else ""
+    return ", at most ".join(filter(None, (sweep.family, size)))
 
 
 def summary_sentence(analysis: Analysis) -> str:
@@ -119,17 +144,11 @@ def mean_seconds(sweep: Sweep, row: str) -> float | None:
     return averages.fmean(seconds) if seconds else None
 
 
-def parameter_difference(sweep: Sweep, row: str, against: str) -> tuple[int, float] | None:
-    """Parameters of `row` minus those of `against`, absolute and in percent of `against`."""
-    ours, theirs = sweep.rows[row].parameters, sweep.rows[against].parameters
-    if ours is None or not theirs:
-        return None
-    return ours - theirs, 100 * (ours - theirs) / theirs
-
-
-def notes(sweep: Sweep) -> list[str]:
+def notes(sweep: Sweep, progress: Progress) -> list[str]:
     """What a reader must know before trusting the comparison."""
     found = list(sweep.problems)
+    if sweep.rounds and not progress.is_over:
+        found.append(f"Round {progress.round} of {len(sweep.rounds)} is not over: nothing is settled before it is.")
     if len(sweep.seeds) == 1 and len(sweep.rows) > 1:
         found.append("One seed: a difference cannot be told from the luck of the seed, so nothing can be said.")
     if len(sweep.seeds) == 2:

@@ -1,83 +1,126 @@
-"""The comparisons of a sweep: every row against the base, and against its partner of equal size, paired by seed."""
+"""The comparisons of a sweep: every row against the base and against its partner of equal size, over the same seeds."""
 
 import dataclasses
 from collections.abc import Sequence
+from statistics import median
 
 from transformer_jax.report import statistics
-from transformer_jax.report.results import Sweep, skipped_text
-from transformer_jax.report.statistics import Interval, PairedT, SignFlip
-from transformer_jax.report.wording import Units, finding, verdict
+from transformer_jax.report.power import seeds_needed
+from transformer_jax.report.results import Sweep, parameter_difference, skipped_text
+from transformer_jax.report.rounds import Pair, Progress, settle
+from transformer_jax.report.statistics import LEVEL, Interval, MeanTest, SignFlip
+from transformer_jax.report.wording import Units, verdict
+
+WORTH_SAYING = 1.0
+"""Percent of the parameters by which a row must differ before its verdict says so."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """`row` minus `against` over the seeds finished in both.
 
-    `p` is corrected by Holm over the comparisons made together, `test.p` is not. `seeds_needed` is the number of seeds
-    that would show a true difference of `Units.step` with 80 % power.
+    `p`, of a difference, and `p_equal`, of equality within the margin, are corrected for the rounds of the sweep and,
+    by Holm, over the comparisons of the family; `test.p` is not. `seeds_needed` would settle it, if it is open and
+    what was seen is the truth; `correlation` is that of both rows over the seeds, `beside` the difference in another
+    metric, for which no verdict is given.
     """
 
     row: str
     against: str
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
-    test: PairedT | None
+    test: MeanTest | None
     p: float | None
+    p_equal: float | None
+    correlation: float | None
+    beside: MeanTest | None
     sign_flip: SignFlip | None
     bootstrap: Interval | None
     seeds_needed: int | None
+    round: int | None
     finding: str
     verdict: str
 
 
-def base_pairs(sweep: Sweep) -> list[tuple[str, str]]:
+def base_pairs(sweep: Sweep) -> list[Pair]:
     return [(row, sweep.base) for row in sweep.rows if row != sweep.base and sweep.twin_of(row) is None]
 
 
-def partner_pairs(sweep: Sweep) -> list[tuple[str, str]]:
+def partner_pairs(sweep: Sweep) -> list[Pair]:
     return [(row.name, row.partner) for row in sweep.rows.values() if row.partner is not None]
 
 
-def compare(sweep: Sweep, pairs: Sequence[tuple[str, str]], units: Units) -> list[Comparison]:
-    """Compare each pair (row, against); the pairs are one family for Holm's correction."""
-    shared = [_shared_seeds(sweep, row, against) for row, against in pairs]
-    differences = [
-        statistics.paired_differences(
-            [sweep.values(row)[seed] for seed in seeds], [sweep.values(against)[seed] for seed in seeds]
+def all_pairs(sweep: Sweep) -> list[Pair]:
+    """The family of the sweep: what is compared, once each."""
+    return list(dict.fromkeys([*base_pairs(sweep), *partner_pairs(sweep)]))
+
+
+def compare(sweep: Sweep, units: Units, beside: str | None) -> tuple[Progress, dict[Pair, Comparison]]:
+    """Every comparison of the sweep, and how far its rounds are; `beside` is a metric that is shown next to its own."""
+    progress = settle(sweep, all_pairs(sweep))
+    looks = len(sweep.rounds) or 1
+    tried = max(progress.open, progress.open + sweep.family_size - len(progress.outcomes), 1)
+    level = LEVEL / (looks * tried)
+    found = {}
+    for pair, outcome in progress.outcomes.items():
+        differences = statistics.paired_differences(outcome.values, outcome.against)
+        needed = None
+        if outcome.finding == "open" and outcome.test is not None:
+            needed = seeds_needed(outcome.test, sweep.margin, level)
+        found[pair] = Comparison(
+            row=pair[0],
+            against=pair[1],
+            seeds=outcome.seeds,
+            differences=tuple(map(float, differences)),
+            test=outcome.test,
+            p=outcome.p,
+            p_equal=outcome.p_equal,
+            correlation=statistics.correlation(outcome.values, outcome.against),
+            beside=None if beside is None else _test_of(sweep, pair, beside),
+            sign_flip=statistics.sign_flip(differences),
+            bootstrap=statistics.bootstrap_interval(differences),
+            seeds_needed=needed,
+            round=outcome.round if sweep.rounds else None,
+            finding=outcome.finding,
+            verdict=verdict(outcome, needed, units, sweep.margin) + _remarks(sweep, pair),
         )
-        for (row, against), seeds in zip(pairs, shared, strict=True)
-    ]
-    tests = [statistics.paired_t(d) if d.size else None for d in differences]
-    adjusted = statistics.holm([test.p if test else None for test in tests])
-    comparisons = []
-    for (row, against), seeds, d, test, p in zip(pairs, shared, differences, tests, adjusted, strict=True):
-        needed = statistics.seeds_needed(units.step, test.sd) if test and test.sd else None
-        comparisons.append(
-            Comparison(
-                row=row,
-                against=against,
-                seeds=seeds,
-                differences=tuple(map(float, d)),
-                test=test,
-                p=p,
-                sign_flip=statistics.sign_flip(d),
-                bootstrap=statistics.bootstrap_interval(d),
-                seeds_needed=needed,
-                finding=finding(test, p, sweep.higher_is_better),
-                verdict=verdict(test, p, sweep.higher_is_better, needed, units) + _losses(sweep, row),
-            )
-        )
-    return comparisons
+    return progress, found
 
 
-def _shared_seeds(sweep: Sweep, row: str, against: str) -> tuple[int, ...]:
-    return tuple(sorted(sweep.values(row).keys() & sweep.values(against).keys()))
+def _test_of(sweep: Sweep, pair: Pair, metric: str) -> MeanTest | None:
+    """The test of another metric, over all seeds that have it in both rows; corrected for nothing."""
+    ours, theirs = (sweep.values(row, metric) for row in pair)
+    seeds = sorted(ours.keys() & theirs.keys())
+    values, against = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+    return statistics.TESTS[sweep.test](values, against, LEVEL) if seeds else None
 
 
-def _losses(sweep: Sweep, row: str) -> str:
-    """Seeds that diverged or failed, and steps that the others skipped, belong into the verdict: the rest is a choice
-    made by success."""
+def _remarks(sweep: Sweep, pair: Pair) -> str:
+    """What else belongs into the verdict: another size than what it is compared with, seeds that diverged or failed,
+    and steps that the others did not skip: the rest is a choice made by success."""
+    row, _ = pair
     statuses = [run.status for run in sweep.runs_of(row)]
-    lost = [f"{statuses.count(s)} of {len(statuses)} {s}" for s in ("diverged", "failed") if s in statuses]
-    lost += filter(None, [skipped_text([run.result for run in sweep.runs_of(row) if run.status == "finished"])])
-    return f" ({', '.join(lost)})" if lost else ""
+    said = [_size(sweep, pair)]
+    said += [f"{statuses.count(s)} of {len(statuses)} {s}" for s in ("diverged", "failed") if s in statuses]
+    said.append(skipped_text([run.result for run in sweep.runs_of(row) if run.status == "finished"]))
+    remarks = ", ".join(filter(None, said))
+    return f" ({remarks})" if remarks else ""
+
+
+def _size(sweep: Sweep, pair: Pair) -> str:
+    difference = parameter_difference(sweep, *pair)
+    if difference is None or abs(difference[1]) < WORTH_SAYING:
+        return ""
+    return f"with {abs(difference[1]):.3g} % {'more' if difference[0] > 0 else 'fewer'} parameters"
+
+
+def failing_seeds(sweep: Sweep, row: str) -> tuple[int, int] | None:
+    """How many seeds of a row have not learnt the task, and of how many that is known; None if of none."""
+    known = [fails for run in sweep.runs_of(row) if (fails := sweep.fails(run)) is not None]
+    return (sum(known), len(known)) if known else None
+
+
+def typical_correlation(comparisons: Sequence[Comparison]) -> float | None:
+    """The median over the comparisons."""
+    found = [c.correlation for c in comparisons if c.correlation is not None]
+    return median(found) if found else None

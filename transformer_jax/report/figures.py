@@ -57,10 +57,12 @@ LOG_RATIO = 20.0
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # row -> steps [points], values [seeds, points]
 
 
-def forest_plot(comparisons: Sequence[Comparison], units: Units, against: str, number: int) -> str:
+def forest_plot(
+    comparisons: Sequence[Comparison], units: Units, against: str, margin: float | None, number: int
+) -> str:
     """Difference to `against` of every row: seeds as dots, the mean with its 95 % interval, zero as a line.
 
-    `number` is that of the picture in the page.
+    `margin` is drawn as a band; `number` is that of the picture in the page.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.0 + 0.36 * len(comparisons)))
@@ -68,6 +70,9 @@ def forest_plot(comparisons: Sequence[Comparison], units: Units, against: str, n
         limits = _difference_limits(comparisons, units)
         axes.set_xlim(*limits)
         axes.set_ylim(len(comparisons) - 0.4, -0.6)
+        if margin is not None:
+            band = margin * units.factor
+            axes.axvspan(max(-band, limits[0]), min(band, limits[1]), color=INKS["grid"], alpha=0.6, linewidth=0)
         axes.axvline(0, color=INKS["muted"], linewidth=1)
         for y, comparison in enumerate(comparisons):
             _draw_difference(axes, y, comparison, units, limits)
@@ -84,7 +89,7 @@ def _difference_limits(comparisons: Sequence[Comparison], units: Units) -> tuple
     points = [0.0, *(d * units.factor for c in comparisons for d in c.differences)]
     intervals = [c.test.interval for c in comparisons if c.test is not None and c.test.interval is not None]
     low, high = min(points), max(points)
-    room = 1.5 * max(high - low, units.step * units.factor / 2)
+    room = 1.5 * max(high - low, 5 * 10**-units.decimals)
     low = max(low - room, min([low, *(i.low * units.factor for i in intervals)]))
     high = min(high + room, max([high, *(i.high * units.factor for i in intervals)]))
     margin = 0.06 * ((high - low) or 1.0)

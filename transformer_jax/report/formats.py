@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from transformer_jax.report.analysis import METHODS, Analysis, facts, mean_seconds, parameter_difference
+from transformer_jax.report.analysis import Analysis, facts, mean_seconds
 from transformer_jax.report.comparison import Comparison
+from transformer_jax.report.methods import TEST_NAMES, methods
+from transformer_jax.report.results import parameter_difference
 from transformer_jax.report.tables import (
     Cell,
     Column,
     Table,
     details_table,
     environment_table,
+    failing_table,
     metrics_table,
     partner_table,
     results_table,
@@ -46,13 +49,14 @@ def to_markdown(analysis: Analysis) -> str:
     )
     tables = {
         "Against partners of equal size": partner_table(analysis),
+        "Seeds that failed": failing_table(sweep),
         "Statistics in detail": details_table(analysis),
-        "All metrics": metrics_table(sweep),
+        "All metrics (exploratory)": metrics_table(sweep),
         "Runs without a result": unfinished_table(sweep),
         "Environment": environment_table(sweep),
     }
     sections += [f"## {title}\n\n{_markdown(table)}" for title, table in tables.items() if table]
-    sections.append(f"## How the statistics were made\n\n{METHODS}")
+    sections += ["## How the statistics were made", *map(_plain_markdown, methods(sweep, analysis.units))]
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
@@ -75,12 +79,15 @@ def to_csv(analysis: Analysis) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = ["row", "overrides", "parameters", "parameters_minus_base", "metric", *(f"seed_{s}" for s in sweep.seeds)]
     names += ["n", "mean", "sd", "low_95", "high_95", "pairs", "difference", "difference_low_95", "difference_high_95"]
-    writer.writerow([*names, "p", "p_holm", "effect_size", "finding", "verdict", "mean_seconds"])
+    names += ["p", "p_corrected", "p_equal_corrected", "effect_size", "correlation", "finding", "verdict"]
+    names += ["exploratory_metric", "exploratory_mean", "exploratory_sd", "exploratory_difference"]
+    writer.writerow([*names, "mean_seconds"])
     for row, definition in sweep.rows.items():
         residual = parameter_difference(sweep, row, sweep.base)
         values, summary, comparison = sweep.values(row), analysis.summaries[row], analysis.comparison(row)
         test = comparison.test if comparison else None
         between = test.interval if test else None
+        beside = analysis.beside_summaries.get(row)
         cells = (
             [row, "; ".join(f"{path}={value}" for path, value in definition.overrides.items()), definition.parameters]
             + [residual[0] if residual else None, sweep.metric, *(values.get(seed) for seed in sweep.seeds)]
@@ -90,8 +97,12 @@ def to_csv(analysis: Analysis) -> str:
             + ([between.low, between.high] if between else [None, None])
             + ([test.p] if test else [None])
             + ([comparison.p] if comparison else [None])
+            + ([comparison.p_equal] if comparison else [None])
             + ([test.effect_size] if test else [None])
+            + ([comparison.correlation] if comparison else [None])
             + ([comparison.finding, comparison.verdict] if comparison else [None, None])
+            + ([analysis.beside, beside.mean, beside.sd] if beside else [None, None, None])
+            + ([comparison.beside.mean] if comparison and comparison.beside else [None])
             + [mean_seconds(sweep, row)]
         )
         writer.writerow([_no_formula(cell) for cell in cells])
@@ -126,8 +137,8 @@ def to_latex(analysis: Analysis) -> str:
 
 def _caption(analysis: Analysis) -> str:
     return (
-        f"{analysis.units.label}: mean ± standard deviation over seeds; difference to {analysis.sweep.base} paired "
-        "by seed with its 95 % interval; p of the paired t test after Holm's correction. "
+        f"{analysis.units.label}: mean ± standard deviation over seeds; difference to {analysis.sweep.base} with its "
+        f"95 % interval; p: {TEST_NAMES[analysis.sweep.test]}, corrected by Holm's method. "
         f"{analysis.sweep.config}, scale {analysis.sweep.scale}, {count(len(analysis.sweep.seeds), 'seed')}."
     )
 

@@ -5,13 +5,15 @@ import dataclasses
 import jinja2
 from markupsafe import Markup
 
-from transformer_jax.report.analysis import METHODS, Analysis, facts
+from transformer_jax.report.analysis import Analysis, facts
 from transformer_jax.report.figures import forest_plot, learning_curves
 from transformer_jax.report.formats import verdict_lines
+from transformer_jax.report.methods import methods
 from transformer_jax.report.tables import (
     change_text,
     details_table,
     environment_table,
+    failing_table,
     metrics_table,
     partner_table,
     results_table,
@@ -54,12 +56,13 @@ def to_html(analysis: Analysis) -> str:
         sweep=sweep,
         facts=facts(analysis),
         findings=FINDINGS,
-        methods=METHODS,
+        methods=methods(sweep, analysis.units),
         verdicts=_verdicts(analysis),
         differences=_differences(analysis),
         curves=_curves(analysis),
         results=results_table(analysis).without("Change"),
         partners=partner_table(analysis),
+        failing=failing_table(sweep),
         details=details_table(analysis),
         metrics=metrics_table(sweep),
         unfinished=unfinished_table(sweep),
@@ -81,11 +84,13 @@ def _differences(analysis: Analysis) -> Picture | None:
     base = analysis.sweep.base
     side = "right" if analysis.sweep.higher_is_better else "left"
     caption = (
-        f"Difference to {base}, paired by seed. Squares: mean, with its 95 % interval; dots: single seeds. "
-        f"Better is to the {side}. An arrow marks an interval that reaches beyond. "
-        "Colour only where p after Holm is at most 0.05."
+        f"Difference to {base}. Squares: mean, with its 95 % interval; dots: single seeds. Better is to the {side}. "
+        "An arrow marks an interval that reaches beyond. Colour only where the corrected p is at most 0.05."
     )
-    return _picture(forest_plot(analysis.comparisons, analysis.units, base, number=1), caption)
+    margin = analysis.sweep.margin
+    if margin is not None:
+        caption += f" Band: the margin of {analysis.units.amount(margin)}."
+    return _picture(forest_plot(analysis.comparisons, analysis.units, base, margin, number=1), caption)
 
 
 def _curves(analysis: Analysis) -> list[Picture]:

@@ -5,21 +5,33 @@ sweep at all is refused, with a `UserError`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.errors import UserError
 from transformer_jax.report.packed import is_packed, read_packed_runs
-from transformer_jax.report.results import Curves, Row, Run, Sweep, curves_of, make_run, metric_value, skipped_text
+from transformer_jax.report.results import (
+    Curves,
+    Row,
+    Run,
+    Sweep,
+    curves_of,
+    finite,
+    make_run,
+    metric_value,
+    skipped_text,
+)
+from transformer_jax.report.statistics import TESTS
 from transformer_jax.report.untrusted import UnreadableError, lines_left_out, printable, read_object, text_of
 from transformer_jax.run.directory import (
     CONFIG,
     ERROR,
     METRICS,
+    MOST_SEEDS,
     RESULT,
     SWEEP,
-    SWEEP_SCHEMA,
+    SWEEP_SCHEMAS,
     find_link_to,
     is_count,
     read_metrics,
@@ -53,21 +65,23 @@ def _read_sweep(directory: Path) -> Sweep:
         data = read_object(path)
     except UnreadableError as error:
         raise UserError(f"{path}: {error}. Start the sweep again; it writes the file anew.") from None
-    if data.get("schema") != SWEEP_SCHEMA:
-        raise UserError(f"{path}: schema is {data.get('schema')!r}, but this version reads {SWEEP_SCHEMA}")
+    if data.get("schema") not in SWEEP_SCHEMAS:
+        known = " and ".join(map(str, SWEEP_SCHEMAS))
+        raise UserError(f"{path}: schema is {data.get('schema')!r}, but this version reads {known}")
     metric = _field(path, data, "metric", str)
     curve = str(data.get("curve") or "")
     rows = {name: _row(path, name, row) for name, row in _field(path, data, "rows", dict).items()}
     seeds = _field(path, data, "seeds", list)
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
         raise UserError(f"{path}: seeds must be whole numbers, found {seeds!r}")
-    if len(rows) * len(seeds) > MOST_RUNS:
-        raise UserError(f"{path}: describes {len(rows) * len(seeds):,} runs; at most {MOST_RUNS:,} are reported")
+    seeds_of = {name: seeds if row.seeds is None else range(row.seeds) for name, row in rows.items()}
+    if (described := sum(map(len, seeds_of.values()))) > MOST_RUNS:
+        raise UserError(f"{path}: describes {described:,} runs; at most {MOST_RUNS:,} are reported")
     base = _field(path, data, "base", str)
     for name in (base, *(row.partner for row in rows.values() if row.partner is not None)):
         if not isinstance(name, str) or name not in rows:
             raise UserError(f"{path}: {name!r} is named as base or partner but is not among the rows {list(rows)}")
-    planned = [(row, seed) for row in rows for seed in seeds]
+    planned = [(row, seed) for row in rows for seed in seeds_of[row]]
     if is_packed(directory):
         runs, problems = read_packed_runs(directory, planned, metric)
     else:
@@ -88,7 +102,31 @@ def _read_sweep(directory: Path) -> Sweep:
         commit=text_of(data, "commit"),
         runs=tuple(runs),
         problems=tuple(problems),
+        **_judged(path, data),
     )
+
+
+def _judged(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """How a sweep is judged; what earlier versions did not declare was as the defaults are."""
+    declared = {name: data[name] for name in ("test", "margin", "failing", "family", "family_size") if name in data}
+    rounds = data.get("rounds", [])
+    wanted = {
+        "test": declared.get("test", "paired") in TESTS,
+        "margin": _is_none_or(declared.get("margin"), lambda margin: margin > 0),
+        "failing": _is_none_or(declared.get("failing"), lambda failing: True),
+        "family": isinstance(declared.get("family", ""), str),
+        "family_size": is_count(declared.get("family_size", 0)),
+        "rounds": isinstance(rounds, list) and all(is_count(n) and n <= MOST_SEEDS for n in rounds)
+        and sorted(set(rounds)) == rounds and 0 not in rounds,
+    }  # fmt: skip
+    for name, is_right in wanted.items():
+        if not is_right:
+            raise UserError(f"{path}: {name} is {data.get(name)!r}, which is not what this program writes")
+    return {**declared, "rounds": tuple(rounds)}
+
+
+def _is_none_or(value: Any, is_right: Callable[[float], bool]) -> bool:
+    return value is None or ((number := finite(value)) is not None and is_right(number))
 
 
 def _row(path: Path, name: str, data: Any) -> Row:
@@ -97,6 +135,9 @@ def _row(path: Path, name: str, data: Any) -> Row:
     if not isinstance(data, dict):
         raise UserError(f"{path}: rows.{name} must be an object, found {data!r}")
     parameters, overrides, paper = data.get("parameters"), data.get("overrides"), data.get("paper")
+    seeds = data.get("seeds")
+    if seeds is not None and not (is_count(seeds) and seeds <= MOST_SEEDS):
+        raise UserError(f"{path}: rows.{name}.seeds is {seeds!r}, which is no number of seeds")
     return Row(
         name=name,
         overrides=overrides if isinstance(overrides, dict) else {},
@@ -105,6 +146,7 @@ def _row(path: Path, name: str, data: Any) -> Row:
         paper=paper if isinstance(paper, dict) else {},
         note=text_of(data, "note"),
         key=text_of(data, "key"),
+        seeds=seeds,
     )
 
 

@@ -19,6 +19,7 @@ class Row:
     """One variant as the sweep defines it.
 
     `partner` is another row with (nearly) as many parameters; rows of equal `key` are one experiment by two names.
+    `seeds` is how many it was given where that is not all of the sweep's: it was settled before.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Row:
     paper: Mapping[str, Any]
     note: str
     key: str
+    seeds: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,13 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """The definition of a sweep and its runs; `problems` are what could not be read of the files of all runs."""
+    """The definition of a sweep and its runs; `problems` are what could not be read of the files of all runs.
+
+    How it is judged was declared before the runs: `test` is an entry of TESTS; differences within `margin` count as
+    none; a seed beyond `failing` has not learnt the task; the comparisons of all sweeps of a `family` are corrected
+    together, `family_size` of them at most (0: those of this sweep); `rounds` are the numbers of seeds after which it
+    is decided which rows get more, none where all get the same.
+    """
 
     name: str
     question: str
@@ -78,6 +86,12 @@ class Sweep:
     commit: str
     runs: tuple[Run, ...]
     problems: tuple[str, ...] = ()
+    test: str = "paired"
+    margin: float | None = None
+    failing: float | None = None
+    family: str = ""
+    family_size: int = 0
+    rounds: tuple[int, ...] = ()
 
     def twin_of(self, row: str) -> str | None:
         """The base, or a row before this one, that is the same experiment by another name."""
@@ -89,9 +103,20 @@ class Sweep:
     def runs_of(self, row: str) -> list[Run]:
         return [run for run in self.runs if run.row == row]
 
-    def values(self, row: str) -> dict[int, float]:
-        """The metric of the finished runs of a row, by seed."""
-        return {run.seed: run.value for run in self.runs_of(row) if run.value is not None}
+    def values(self, row: str, metric: str | None = None) -> dict[int, float]:
+        """The sweep's metric, or another, of the finished runs of a row, by seed."""
+        if metric is None or metric == self.metric:
+            return {run.seed: run.value for run in self.runs_of(row) if run.value is not None}
+        finished = [run for run in self.runs_of(row) if run.status == "finished"]
+        return {run.seed: value for run in finished if (value := metric_value(run.result, metric)) is not None}
+
+    def fails(self, run: Run) -> bool | None:
+        """Whether a seed has not learnt the task: it diverged, or lies beyond `failing`; None where that is unknown."""
+        if run.status == "diverged":
+            return True
+        if self.failing is None or run.value is None:
+            return None
+        return run.value < self.failing if self.higher_is_better else run.value > self.failing
 
     def commits(self) -> dict[str, int]:
         """Commits of the runs with a result, and the number of runs of each."""
@@ -105,6 +130,14 @@ class Sweep:
             for name, value in executed.items() if isinstance(executed, dict) else ():
                 found.setdefault(name, Counter())[str(value)] += 1
         return {name: dict(values) for name, values in found.items()}
+
+
+def parameter_difference(sweep: Sweep, row: str, against: str) -> tuple[int, float] | None:
+    """Parameters of `row` minus those of `against`, absolute and in percent of `against`."""
+    ours, theirs = sweep.rows[row].parameters, sweep.rows[against].parameters
+    if ours is None or not theirs:
+        return None
+    return ours - theirs, 100 * (ours - theirs) / theirs
 
 
 def make_run(

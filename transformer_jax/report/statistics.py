@@ -1,15 +1,16 @@
-"""The statistics of an ablation: variants share their seeds, so every difference is a paired one.
+"""The statistics of an ablation: two tests of a difference of means, a test of equality, and what corrects for many.
 
 Pure functions on one-dimensional arrays, one entry a seed. Where the number of seeds does not carry a method the
-function returns None, and the report prints nothing rather than a number that means nothing.
+function returns None, and the report prints nothing rather than a number that means nothing. Which test was adopted
+from which simulation: docs/statistics.md.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.05  # a difference is called one when its corrected p is below this
 CONFIDENCE = 1 - LEVEL
@@ -20,7 +21,6 @@ MIN_SEEDS_BOOTSTRAP = 10
 # All 2^n sign patterns are tried up to n = 16, beyond that as many random ones.
 MAX_SIGN_PATTERNS = 2**16
 BOOTSTRAP_SAMPLES = 9999
-MOST_SEEDS = 100_000
 
 Values = Sequence[float] | np.ndarray
 
@@ -46,20 +46,26 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True)
-class PairedT:
-    """The paired t test of n differences.
+class MeanTest:
+    """A two-sided t test of a difference of means over n seeds.
 
-    t, p, interval and effect_size (Cohen's d of paired differences, mean / sd) are None where they do not exist: for
-    one pair, and for identical differences, whose spread cannot be estimated. Differences that are all zero have p = 1.
+    sd is that of one seed's difference: of the paired differences, or, of independent samples, the root of the sum of
+    both variances; sd / sqrt(n) is the standard error in both, and effect_size is mean / sd. All but n and mean are
+    None where they do not exist: for one seed, and (sd is 0 then) without spread. Differences that are all zero have
+    p = 1.
     """
 
     n: int
     mean: float
-    sd: float | None
-    interval: Interval | None
-    t: float | None
-    p: float | None
-    effect_size: float | None
+    sd: float | None = None
+    df: float | None = None
+    interval: Interval | None = None
+    t: float | None = None
+    p: float | None = None
+
+    @property
+    def effect_size(self) -> float | None:
+        return self.mean / self.sd if self.sd else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +85,7 @@ def summarize(values: Values) -> Summary:
     if _constant(x):
         return Summary(x.size, float(x[0]), 0.0, None)
     mean, sd = float(x.mean()), float(x.std(ddof=1))
-    return Summary(x.size, mean, sd, _t_interval(mean, sd, x.size))
+    return Summary(x.size, mean, sd, _t_interval(mean, sd, x.size, x.size - 1, LEVEL))
 
 
 def paired_differences(treatment: Values, control: Values) -> np.ndarray:
@@ -100,19 +106,57 @@ def paired_differences(treatment: Values, control: Values) -> np.ndarray:
     return differences
 
 
-def paired_t(differences: Values) -> PairedT:
-    """Two-sided paired t test of at least one difference; its 95 % interval contains 0 exactly when p > 0.05."""
+def paired_t(differences: Values, level: float = LEVEL) -> MeanTest:
+    """Paired t test of at least one difference; its 1 - level interval contains 0 exactly when p > level."""
     d = np.asarray(differences, float)
     if not d.size:
-        raise ValueError("a paired test needs at least one pair")
+        raise ValueError("a test needs at least one seed")
     if d.size == 1:
-        return PairedT(1, float(d[0]), None, None, None, None, None)
+        return MeanTest(1, float(d[0]))
     if _constant(d):
-        return PairedT(d.size, float(d[0]), 0.0, None, None, None if d[0] else 1.0, None)
-    mean, sd = float(d.mean()), float(d.std(ddof=1))
-    test = stats.ttest_1samp(d, 0.0)
-    interval = _t_interval(mean, sd, d.size)
-    return PairedT(d.size, mean, sd, interval, float(test.statistic), float(test.pvalue), mean / sd)
+        return MeanTest(d.size, float(d[0]), 0.0, p=None if d[0] else 1.0)
+    return _t_test(d.size, float(d.mean()), float(d.std(ddof=1)), d.size - 1, level)
+
+
+def welch(treatment: Values, control: Values, level: float = LEVEL) -> MeanTest:
+    """Welch's t test (1947) of two independent samples of one size, whose spreads may differ."""
+    a, b = np.asarray(treatment, float), np.asarray(control, float)
+    n = a.size
+    if n < 2 or (_constant(a) and _constant(b)):
+        return paired_t(paired_differences(a, b), level)
+    variances = a.var(ddof=1), b.var(ddof=1)
+    df = sum(variances) ** 2 * (n - 1) / sum(variance**2 for variance in variances)
+    return _t_test(n, float(a.mean() - b.mean()), math.sqrt(sum(variances)), float(df), level)
+
+
+TESTS: dict[str, Callable[[Values, Values, float], MeanTest]] = {
+    "paired": lambda treatment, control, level: paired_t(paired_differences(treatment, control), level),
+    "welch": welch,
+}
+"""What a scale may declare: paired, valid however the seeds' luck is shared; welch, which has more power where it is
+not shared, and errs too rarely where it is."""
+
+
+def equality(test: MeanTest, margin: float) -> float | None:
+    """p of two one-sided t tests (Schuirmann 1987): small where the true difference lies within -margin to margin."""
+    if not test.sd or test.df is None:
+        return None
+    error = test.sd / math.sqrt(test.n)
+    above, below = (test.mean + margin) / error, (test.mean - margin) / error
+    return float(max(special.stdtr(test.df, -above), special.stdtr(test.df, below)))
+
+
+def correlation(treatment: Values, control: Values) -> float | None:
+    """Pearson's, over seeds; None below three or without spread."""
+    a, b = np.asarray(treatment, float), np.asarray(control, float)
+    return None if a.size < 3 or _constant(a) or _constant(b) else float(np.corrcoef(a, b)[0, 1])
+
+
+def exact_share(hits: int, n: int) -> Interval:
+    """The 95 % interval of a share, of which `hits` of n were seen (Clopper and Pearson 1934): never too narrow."""
+    low = float(special.betaincinv(hits, n - hits + 1, LEVEL / 2)) if hits else 0.0
+    high = float(special.betaincinv(hits + 1, n - hits, 1 - LEVEL / 2)) if hits < n else 1.0
+    return Interval(low, high)
 
 
 def sign_flip(differences: Values) -> SignFlip | None:
@@ -146,47 +190,30 @@ def bootstrap_interval(differences: Values) -> Interval | None:
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (Holm 1979) in the order given; None stands for a test that could not be made."""
+def holm(p_values: Sequence[float | None], others: int = 0) -> list[float | None]:
+    """Holm's step-down correction (Holm 1979) in the order given; None stands for a test that could not be made.
+
+    `others` belong to the family and are not among these: each counts as if it had p = 1, which no p can exceed.
+    """
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, i) in enumerate(tested):
-        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        largest = max(largest, min(1.0, (len(tested) + others - rank) * p))
         adjusted[i] = largest
     return adjusted
-
-
-def power(seeds: int, effect_size: float) -> float:
-    """Chance that the two-sided paired t test at level 0.05 sees a true mean / sd of `effect_size` (noncentral t)."""
-    df = seeds - 1
-    critical = stats.t.isf(LEVEL / 2, df)
-    noncentrality = abs(effect_size) * math.sqrt(seeds)
-    return float(stats.nct.sf(critical, df, noncentrality) + stats.nct.cdf(-critical, df, noncentrality))
-
-
-def seeds_needed(difference: float, sd: float, target_power: float = 0.8) -> int | None:
-    """The fewest seeds with which a true `difference` is seen with `target_power`, given the sd of paired differences.
-
-    The sd is itself an estimate, and a rough one from few seeds. None beyond 100,000 seeds.
-    """
-    if not (difference and sd > 0):
-        raise ValueError(f"needs a difference and a spread, got {difference=} and {sd=}")
-    low, high = 1, 2  # too few (one seed cannot be tested), and tried
-    while power(high, difference / sd) < target_power:
-        if high == MOST_SEEDS:
-            return None
-        low, high = high, min(2 * high, MOST_SEEDS)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, difference / sd) >= target_power else (middle, high)
-    return high
 
 
 def _constant(x: np.ndarray) -> bool:
     return bool(np.ptp(x) == 0)
 
 
-def _t_interval(mean: float, sd: float, n: int) -> Interval:
-    half = float(stats.t.isf(LEVEL / 2, n - 1)) * sd / math.sqrt(n)
+def _t_test(n: int, mean: float, sd: float, df: float, level: float) -> MeanTest:
+    t = mean / (sd / math.sqrt(n))
+    p = float(2 * special.stdtr(df, -abs(t)))
+    return MeanTest(n, mean, sd, df, _t_interval(mean, sd, n, df, level), t, p)
+
+
+def _t_interval(mean: float, sd: float, n: int, df: float, level: float) -> Interval:
+    half = -float(special.stdtrit(df, level / 2)) * sd / math.sqrt(n)
     return Interval(mean - half, mean + half)

@@ -4,10 +4,10 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from transformer_jax.report.analysis import Analysis, mean_seconds, parameter_difference
-from transformer_jax.report.comparison import Comparison
-from transformer_jax.report.results import Run, Sweep, finite, metric_value
-from transformer_jax.report.statistics import summarize
+from transformer_jax.report.analysis import Analysis, mean_seconds
+from transformer_jax.report.comparison import Comparison, failing_seeds
+from transformer_jax.report.results import Run, Sweep, finite, parameter_difference
+from transformer_jax.report.statistics import MeanTest, Summary, exact_share, summarize
 from transformer_jax.report.wording import FINDINGS, MISSING, PROPER_NAMES, make_units, p_text, seconds_text
 from transformer_jax.strict_json import to_json
 
@@ -52,7 +52,8 @@ class Table:
 
 
 def results_table(analysis: Analysis) -> Table:
-    """A line a row: size, mean, difference to base, verdict, the paper's numbers, every seed, time, change."""
+    """A line a row: size, mean, difference to base, verdict, the metric beside, the paper's numbers, every seed, time,
+    change."""
     sweep = analysis.sweep
     compared = len(sweep.rows) > 1
     paper = [key for key in PAPER_COLUMNS if any(row.paper.get(key) is not None for row in sweep.rows.values())]
@@ -61,7 +62,9 @@ def results_table(analysis: Analysis) -> Table:
     columns += [Column("Δ parameters")] if compared else []
     columns += [Column("Mean ± sd")]
     if compared:
-        columns += [Column(f"Δ to {sweep.base}"), Column("95 % interval"), Column("p (Holm)"), Column("Verdict", False)]
+        titles = (f"Δ to {sweep.base}", "95 % interval", "p (corrected)")
+        columns += [*map(Column, titles), Column("Verdict", False)]
+    columns += _columns_beside(analysis, compared)
     columns += [Column(PAPER_COLUMNS[key][0]) for key in paper]
     columns += [*(Column(f"seed {seed}") for seed in sweep.seeds), Column("Time a run")]
     columns += [Column("Change", False)] if compared else []
@@ -76,6 +79,7 @@ def results_table(analysis: Analysis) -> Table:
         elif compared:
             twin = sweep.twin_of(row)
             line += [*[Cell(MISSING)] * 3, Cell(f"is {twin}" if twin else MISSING)]
+        line += _cells_beside(analysis, row, compared)
         line += [Cell(_number(sweep.rows[row].paper.get(key), PAPER_COLUMNS[key][1])) for key in paper]
         line += [_seed_value(analysis, run) for run in sweep.runs_of(row)]
         line.append(Cell(seconds_text(mean_seconds(sweep, row))))
@@ -84,11 +88,32 @@ def results_table(analysis: Analysis) -> Table:
     return Table(tuple(columns), tuple(lines))
 
 
+def _columns_beside(analysis: Analysis, compared: bool) -> list[Column]:
+    if analysis.beside is None:
+        return []
+    split, _, name = analysis.beside.partition("/")
+    return [Column(_metric_title(name, split)), *([Column(f"Δ {name} (exploratory)")] if compared else [])]
+
+
+def _cells_beside(analysis: Analysis, row: str, compared: bool) -> list[Cell]:
+    if analysis.beside is None:
+        return []
+    summary, comparison = analysis.beside_summaries[row], analysis.comparison(row)
+    difference = _test_text(analysis.beside, comparison.beside) if comparison and comparison.beside else MISSING
+    return [Cell(_summary_text(analysis.beside, summary)), *([Cell(difference)] if compared else [])]
+
+
+def _test_text(metric: str, test: MeanTest) -> str:
+    units = make_units(metric, False, [test.sd / test.n**0.5] if test.sd else [])
+    interval = "" if test.interval is None else f" {units.interval(test.interval)}"
+    return units.difference(test.mean) + interval
+
+
 def partner_table(analysis: Analysis) -> Table | None:
     """Rows against their partners of equal size, with the difference in parameters that is left."""
     if not analysis.partners:
         return None
-    titles = ("Parameters left over", "Δ to partner", "95 % interval", "p (Holm)")
+    titles = ("Parameters left over", "Δ to partner", "95 % interval", "p (corrected)")
     columns = (Column("Variant", False), Column("Partner", False), *map(Column, titles), Column("Verdict", False))
     lines = []
     for c in analysis.partners:
@@ -98,29 +123,50 @@ def partner_table(analysis: Analysis) -> Table | None:
     return Table(columns, tuple(lines))
 
 
+def failing_table(sweep: Sweep) -> Table | None:
+    """How many seeds of each row have failed to learn the task, where the sweep says what that is."""
+    if sweep.failing is None:
+        return None
+    columns = (Column("Variant", False), *map(Column, ("Seeds failed", "Share, %", "95 % interval")))
+    lines = []
+    for row in sweep.rows:
+        if counted := failing_seeds(sweep, row):
+            interval = exact_share(*counted)
+            shown = f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+            texts = (f"{counted[0]} of {counted[1]}", f"{100 * counted[0] / counted[1]:.0f}", shown)
+            lines.append((Cell(row, code=True), *map(Cell, texts)))
+    return Table(columns, tuple(lines)) if lines else None
+
+
 def details_table(analysis: Analysis) -> Table | None:
-    """What stands behind the verdicts: effect size, the tests that assume less, and the seeds needed."""
+    """What stands behind the verdicts: both tests, effect size, correlation, the tests that assume less, the seeds."""
     by_pair = {(c.row, c.against): c for c in (*analysis.comparisons, *analysis.partners)}
     comparisons = [c for c in by_pair.values() if c.test is not None and c.test.n > 1]
     if not comparisons:
         return None
     columns = [Column("Variant", False), Column("Against", False)]
-    columns += map(Column, ("Seeds", "t", "p (alone)", "Effect size d"))
+    columns += map(Column, ("Seeds", "t", "df", "p (alone)"))
+    columns += [Column("p of equality (corrected)")] if analysis.sweep.margin is not None else []
+    columns += map(Column, ("Effect size d", "Correlation over seeds"))
     permuted = any(c.sign_flip for c in comparisons)
     resampled = any(c.bootstrap for c in comparisons)
     columns += [Column("p (permutation)"), Column("smallest possible")] if permuted else []
     columns += [Column("95 % bootstrap interval")] if resampled else []
-    columns.append(Column(f"Seeds needed to see {analysis.units.step_text}"))
+    columns += [Column("Settled after round")] if analysis.sweep.rounds else []
+    columns.append(Column("Seeds to settle"))
     return Table(tuple(columns), tuple(_details(analysis, c, permuted, resampled) for c in comparisons))
 
 
 def _details(analysis: Analysis, c: Comparison, permuted: bool, resampled: bool) -> tuple[Cell, ...]:
     assert c.test is not None
-    texts = [str(c.test.n), _fixed(c.test.t), p_text(c.test.p), _fixed(c.test.effect_size)]
+    texts = [str(c.test.n), _fixed(c.test.t), MISSING if c.test.df is None else f"{c.test.df:.3g}", p_text(c.test.p)]
+    texts += [p_text(c.p_equal)] if analysis.sweep.margin is not None else []
+    texts += [_fixed(c.test.effect_size), _fixed(c.correlation)]
     if permuted:
         texts += [p_text(c.sign_flip.p), p_text(c.sign_flip.smallest_p)] if c.sign_flip else [MISSING, MISSING]
     if resampled:
         texts.append(analysis.units.interval(c.bootstrap))
+    texts += [MISSING if c.round is None else str(c.round)] if analysis.sweep.rounds else []
     texts.append(MISSING if c.seeds_needed is None else f"{c.seeds_needed:,}")
     return (Cell(c.row, code=True), Cell(c.against, code=True), *map(Cell, texts))
 
@@ -212,10 +258,11 @@ def _scores(run: Run, split: str) -> Sequence[tuple[str, object]]:
 
 
 def _mean_text(sweep: Sweep, row: str, metric: str) -> str:
-    finished = [run for run in sweep.runs_of(row) if run.status == "finished"]
-    values = [value for run in finished if (value := metric_value(run.result, metric)) is not None]
-    summary = summarize(values)
-    return make_units(metric, False, None, [summary.sd] if summary.sd else []).plus_minus(summary.mean, summary.sd)
+    return _summary_text(metric, summarize(list(sweep.values(row, metric).values())))
+
+
+def _summary_text(metric: str, summary: Summary) -> str:
+    return make_units(metric, False, [summary.sd] if summary.sd else []).plus_minus(summary.mean, summary.sd)
 
 
 def _metric_title(name: str, split: str) -> str:

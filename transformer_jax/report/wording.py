@@ -4,7 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from transformer_jax.report.statistics import LEVEL, Interval, PairedT
+from transformer_jax.report.rounds import Outcome
+from transformer_jax.report.statistics import LEVEL, Interval, MeanTest
 
 MISSING = "-"
 PROPER_NAMES = {"bleu": "BLEU", "tokenised_bleu": "tokenised BLEU", "chrf": "chrF"}
@@ -12,8 +13,8 @@ PROPER_NAMES = {"bleu": "BLEU", "tokenised_bleu": "tokenised BLEU", "chrf": "chr
 FINDINGS = {
     "better": "better",
     "worse": "worse",
-    "unsettled": "not settled",
-    "none": "no difference seen",
+    "equal": "equal within the margin",
+    "open": "open",
     "same": "same results",
     "untested": "no test possible",
     "unmeasured": "not measured",
@@ -22,16 +23,12 @@ FINDINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """How the metric is printed: stored numbers are multiplied by `factor` and shown with `decimals` and `unit`.
-
-    `step` is the difference (as stored) that "seeds needed" speaks about.
-    """
+    """How the metric is printed: stored numbers are multiplied by `factor` and shown with `decimals` and `unit`."""
 
     label: str
     factor: float
     decimals: int
     unit: str
-    step: float
 
     def value(self, x: float | None) -> str:
         return MISSING if x is None else _minus(f"{x * self.factor:.{self.decimals}f}")
@@ -47,28 +44,25 @@ class Units:
     def plus_minus(self, x: float | None, spread: float | None) -> str:
         return self.value(x) if x is None or spread is None else f"{self.value(x)} ± {self.value(spread)}"
 
-    @property
-    def step_text(self) -> str:
-        size = f"{self.step * self.factor:g}"
-        unit = "point" if self.unit == "points" and size == "1" else self.unit
-        return f"{size} {unit}"
+    def amount(self, x: float) -> str:
+        """A round number that somebody chose, with its unit: "1 point", "0.3 BLEU"."""
+        size = f"{x * self.factor:g}"
+        return f"{size} {'point' if self.unit == 'points' and size == '1' else self.unit}"
 
 
-def make_units(metric: str, percent: bool, base_mean: float | None, spreads: Sequence[float]) -> Units:
-    """Two significant digits of the typical spread; "seeds needed" asks for 1 point, 1 BLEU, or 1 % of the base."""
+def make_units(metric: str, percent: bool, spreads: Sequence[float]) -> Units:
+    """Two significant digits of the typical spread."""
     split, _, field = metric.partition("/")
     name = PROPER_NAMES.get(field, field.replace("_", " "))
     points = percent or field in PROPER_NAMES
     factor = 100.0 if percent else 1.0
     spread = sorted(spreads)[len(spreads) // 2] * factor if spreads else 0.0
     decimals = 1 - math.floor(math.log10(spread)) if spread > 0 else (1 if points else 3)
-    step = 1 / factor if points else float(f"{abs(base_mean or 1.0) / 100:.1g}")
     return Units(
         label=f"{name} ({split})" + (", %" if percent else ""),
         factor=factor,
         decimals=min(max(decimals, 1), 2 if points else 5),
         unit="points" if percent else name,
-        step=step or 0.01,
     )
 
 
@@ -93,50 +87,46 @@ def seconds_text(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def finding(test: PairedT | None, p: float | None, higher_is_better: bool) -> str:
-    """The key of FINDINGS for one comparison; `p` is corrected, the test's own p is not."""
-    if test is None:
-        return "unmeasured"
-    if test.n == 1 or test.p is None or p is None:
-        return "untested"
-    if test.sd == 0:
-        return "same"
-    if p <= LEVEL:
-        return "better" if (test.mean > 0) == higher_is_better else "worse"
-    return "unsettled" if test.p <= LEVEL else "none"
-
-
-def verdict(test: PairedT | None, p: float | None, higher_is_better: bool, needed: int | None, units: Units) -> str:
-    """One finding as a sentence; ± is half the 95 % interval."""
-    kind = finding(test, p, higher_is_better)
+def verdict(outcome: Outcome, needed: int | None, units: Units, margin: float | None) -> str:
+    """What was found as a sentence; ± is half the 95 % interval."""
+    test, kind = outcome.test, outcome.finding
     if test is None:
         return "not measured: no seed finished in both"
-    seeds = count(test.n, "seed")
-    size = units.difference(test.mean)
+    seeds, size = count(test.n, "seed"), units.difference(test.mean)
     if test.n == 1:
         return f"one seed ({size} {units.unit}): nothing can be said"
     if kind == "same":
         return f"the same result with each of {seeds}"
     if test.interval is None:
         return f"{size} {units.unit} with each of {seeds}: without spread there is no t test"
-    p_words = f"p {p_text(p)}" if p_text(p).startswith("<") else f"p = {p_text(p)}"
     half = units.value(test.interval.half_width)
     if kind in ("better", "worse"):
-        return f"{kind} by {units.value(abs(test.mean))} ± {half} {units.unit}, {p_words}, {seeds}"
-    if kind == "unsettled":
-        return (
-            f"not settled: {size} ± {half} {units.unit}, p = {p_text(test.p)} alone but {p_text(p)} "
-            f"after Holm's correction, {seeds}"
-        )
-    return f"no difference seen: {size} ± {half} {units.unit}, {p_words}, {seeds}; {_outlook(test.n, needed, units)}"
+        return f"{kind} by {units.value(abs(test.mean))} ± {half} {units.unit}, {p_words(outcome.p)}, {seeds}"
+    if kind == "equal" and margin is not None:
+        though = f"; a difference all the same, {p_words(outcome.p)}" if (outcome.p or 1.0) <= LEVEL else ""
+        within = f"equal within {units.amount(margin)}: {size} ± {half} {units.unit}"
+        return f"{within}, {p_words(outcome.p_equal)}, {seeds}{though}"
+    said = f"{kind}: {size} ± {half} {units.unit}, {_open_words(test, outcome.p)}"
+    if margin is not None:
+        said += f", of equality within {units.amount(margin)} {p_words(outcome.p_equal)}"
+    return f"{said}, {seeds}; {_outlook(test.n, needed)}"
 
 
-def _outlook(seeds: int, needed: int | None, units: Units) -> str:
+def p_words(p: float | None) -> str:
+    """ "p = 0.013", "p < 0.001"."""
+    return f"p {p_text(p)}" if p_text(p).startswith("<") else f"p = {p_text(p)}"
+
+
+def _open_words(test: MeanTest, p: float | None) -> str:
+    if test.p is not None and test.p <= LEVEL:
+        return f"{p_words(test.p)} alone but {p_text(p)} corrected"
+    return p_words(p)
+
+
+def _outlook(seeds: int, needed: int | None) -> str:
     if needed is None:
-        return f"more seeds than is sensible would be needed to see {units.step_text}"
-    if needed <= seeds:
-        return f"{count(needed, 'seed')} would do to see {units.step_text}"
-    return f"{count(needed, 'seed')} would be needed to see {units.step_text}"
+        return "if that is the truth, more than 10,000 seeds would be needed to settle it"
+    return f"if that is the truth, about {max(needed, seeds + 1):,} seeds would settle it"
 
 
 def _minus(text: str) -> str:

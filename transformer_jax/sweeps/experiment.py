@@ -1,7 +1,9 @@
 """A question as data: which rows, on which base, over how many seeds, judged by which metric."""
 
 import dataclasses
+import math
 import re
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from transformer_jax.config import freeze
 from transformer_jax.errors import UserError
 from transformer_jax.loading import Variant, base_values, load_module, put_on
+from transformer_jax.report.statistics import TESTS
 from transformer_jax.run.directory import MOST_SEEDS
 from transformer_jax.tasks import task_of
 from transformer_jax.tasks.task import higher_is_better
@@ -19,9 +22,16 @@ from transformer_jax.tasks.task import higher_is_better
 class Scale:
     """How large an experiment is: a config file beside `experiments/`, what is changed in it, and how many seeds.
 
+    How its rows will be judged is declared here, before any run, and stands in sweep.json: docs/statistics.md.
+
     Attributes:
-      metric: "split/name" in result.json: what the rows are judged by.
+      metric: "split/name" in result.json: what the rows are judged by. All others are exploratory.
       percent: the metric is a fraction, shown times 100.
+      margin: a difference of the metric, as stored, that is too small to matter; None: nothing is called equal.
+      test: "paired"; "welch" where other data show that seeds hardly correlate between rows.
+      failing: a seed whose metric is worse than this has not learnt the task; None: not counted.
+      family: names the table that this sweep stands in with others, whose comparisons are corrected together.
+      family_size: how many comparisons the family has, at most; 0: only those of the sweep.
     """
 
     config: str
@@ -30,6 +40,11 @@ class Scale:
     metric: str = "test/exact_match"
     higher_is_better: bool = True
     percent: bool = True
+    margin: float | None = None
+    test: str = "paired"
+    failing: float | None = None
+    family: str = ""
+    family_size: int = 0
 
     def changed(self, overrides: Mapping[str, Any]) -> "Scale":
         """The scale with more changes."""
@@ -93,13 +108,25 @@ def _check(path: Path, experiment: Experiment) -> None:
     for name, scale in experiment.scales.items():
         if not 1 <= scale.seeds <= MOST_SEEDS:
             raise UserError(f"{path}: scale {name!r} has {scale.seeds} seeds; allowed: 1 to {MOST_SEEDS:,}.")
+        if scale.test not in TESTS:
+            raise UserError(f"{path}: scale {name!r} has the test {scale.test!r}; allowed: {', '.join(TESTS)}.")
+        if scale.margin is not None and not 0 < scale.margin < math.inf:
+            raise UserError(f"{path}: scale {name!r} has a margin of {scale.margin:g}; it must be above 0.")
+        if scale.family_size < 0:
+            raise UserError(f"{path}: scale {name!r} has a family of {scale.family_size} comparisons; allowed: from 0.")
 
 
 def _check_types(where: str, stated: Experiment | Scale) -> None:
     for name, annotation in typing.get_type_hints(type(stated)).items():
-        kind, value = typing.get_origin(annotation) or annotation, getattr(stated, name)
-        if not isinstance(value, kind):
-            raise UserError(f"{where}: {name} is {type(value).__name__}, not {kind.__name__}.")
+        value = getattr(stated, name)
+        kinds = tuple(typing.get_origin(kind) or kind for kind in _alternatives(annotation))
+        if not isinstance(value, kinds):
+            names = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in kinds)
+            raise UserError(f"{where}: {name} is {type(value).__name__}, not {names}.")
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
 
 
 def _paragraph(path: Path, docstring: str, name: str) -> str:
@@ -117,15 +144,23 @@ def choose_scale(experiment: Experiment, name: str) -> Scale:
 
 
 def on_config(scale: Scale, config: str) -> Scale:
-    """The scale on another config file, without its changes, judged by the first of that config's metrics."""
+    """The scale on another config file, without its changes, judged by the first of that config's metrics.
+
+    What was declared for another metric, or for a family of sweeps on the scale's own config, holds there no more.
+    """
     path = Path(config)
     base = freeze(base_values(load_module(path, "get_config"), path))
     task = task_of(base)
     metric = next(iter((*base.evaluate.metrics, *task.figures)))
+    same = scale.metric == f"test/{metric}"
     return dataclasses.replace(
         scale,
         config=config,
         overrides={},
+        margin=scale.margin if same else None,
+        failing=scale.failing if same else None,
+        family="",
+        family_size=0,
         metric=f"test/{metric}",
         higher_is_better=higher_is_better(task, metric),
         percent=metric == "exact_match",

@@ -23,6 +23,9 @@ from transformer_jax.sweeps.grouping import Planned
 from transformer_jax.tasks import task_of
 from transformer_jax.tasks.task import measured_names
 
+JUDGED_BY = ("metric", "higher_is_better", "percent", "test", "margin", "failing", "family", "family_size")
+"""What sweep.json declares before the runs."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SweepPlan:
@@ -167,6 +170,11 @@ def _describe(name: str, experiment: Experiment, scale_name: str, scale: Scale, 
         "metric": scale.metric,
         "higher_is_better": scale.higher_is_better,
         "percent": scale.percent,
+        "test": scale.test,
+        "margin": scale.margin,
+        "failing": scale.failing,
+        "family": scale.family,
+        "family_size": scale.family_size,
         "curve": experiment.curve,
         "commit": commit(),
     }
@@ -186,4 +194,10 @@ def _read_definition(path: Path, definition: Mapping[str, Any]) -> dict[str, Any
     if name != definition["name"] or changed:
         what = f"rows that have changed since: {', '.join(changed)}" if changed else f"the sweep {name!r}"
         raise UserError(f"{path.parent}: holds {what}. Give this sweep another --workdir.")
+    for field in JUDGED_BY:
+        if field in before and before[field] != definition[field]:
+            raise UserError(
+                f"{path}: {field} was declared as {before[field]!r}, and is {definition[field]!r} now. How a sweep is "
+                "judged may not change under its runs: give this one another --workdir."
+            )
     return before
