@@ -9,10 +9,15 @@ from transformer_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class TextSplit:
-    """Sentence pairs: ``references[i]`` is the translation of ``sources[i]``. No sentence holds a line feed."""
+    """Sentence pairs: ``references[i]`` is the translation of ``sources[i]``. No sentence holds a line feed.
+
+    Attributes:
+      accepted: what metrics compare with in place of the references, where several answers are right; empty: the same.
+    """
 
     sources: list[str]
     references: list[str]
+    accepted: list[str] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -36,7 +41,7 @@ class Corpus:
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             digest.update(f"{name} {len(split)}\n".encode())
-            for side in (split.sources, split.references):
+            for side in (split.sources, split.references, *([split.accepted] if split.accepted else [])):
                 # Lone surrogates cannot come from files, but a caller's own text must not crash here.
                 digest.update("\n".join(side).encode("utf-8", "surrogatepass") + b"\n")
         return digest.hexdigest()

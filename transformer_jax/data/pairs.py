@@ -86,6 +86,6 @@ def _truncated(sides: Sides, text: TextSplit, max_length: int) -> Examples:
     inputs, targets = sides
     return Examples(
         columns_of(inputs=inputs.truncate(max_length, EOS), targets=targets.truncate(max_length, EOS)),
-        {"sources": text.sources, "references": text.references} if len(text) else {},
+        {"sources": text.sources, "references": text.accepted or text.references} if len(text) else {},
         cut=np.flatnonzero(np.maximum(inputs.lengths, targets.lengths) > max_length),
     )

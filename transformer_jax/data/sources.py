@@ -6,6 +6,7 @@ from transformer_jax.config import DataConfig
 from transformer_jax.data.algorithmic import Copy, Reverse, Sort
 from transformer_jax.data.dataset import Dataset, Source
 from transformer_jax.data.parallel_text import ParallelText
+from transformer_jax.data.pronunciations import Pronunciations
 from transformer_jax.data.scan import Scan
 from transformer_jax.data.text import Text
 from transformer_jax.data.tfds_source import Tfds
@@ -20,6 +21,7 @@ SOURCES: dict[str, type[Source]] = {
     "reverse": Reverse,
     "sort": Sort,
     "text": Text,
+    "pronunciations": Pronunciations,
 }
 
 

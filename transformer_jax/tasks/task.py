@@ -12,6 +12,7 @@ from transformer_jax.data import Examples
 from transformer_jax.errors import UserError
 from transformer_jax.models.model import Model, Params
 from transformer_jax.models.tokens import Batch
+from transformer_jax.tasks.text_metrics import LOWER_IS_BETTER
 
 Measured = Mapping[str, tuple[jax.Array, jax.Array]]
 """Name -> sum and count of each example, float32[B] both. They are added up, over anything, and divided once."""
@@ -91,8 +92,10 @@ def with_vocabularies(config: Config, sizes: Mapping[str, int]) -> Resolved:
 
 
 def higher_is_better(task: Task, metric: str) -> bool:
-    """The direction of a metric; those of what a task writes are all better when higher."""
-    return task.figures[metric].higher_is_better if metric in task.figures else True
+    """The direction of a metric: a figure of the task, or a metric of what it writes."""
+    if metric in task.figures:
+        return task.figures[metric].higher_is_better
+    return metric.partition("(")[0] not in LOWER_IS_BETTER
 
 
 def measured_names(task: Task, metrics: Sequence[str]) -> tuple[str, ...]:

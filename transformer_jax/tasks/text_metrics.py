@@ -6,6 +6,7 @@ after a line do not count, and a line break within it counts as a blank: text sc
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Score:
 
     Attributes:
       name: the metric, with what differs from its usual setting, such as ``"bleu(tokenize='char')"``.
-      score: BLEU and chrF in 0..100, exact_match in 0..1; higher is better.
+      score: BLEU and chrF in 0..100, others in 0..1; higher is better, but for LOWER_IS_BETTER.
       signature: sacreBLEU's; scores of different signatures cannot be compared. Empty where the name says it all.
     """
 
@@ -82,6 +83,27 @@ def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     return Score("exact_match", equal / len(references), "")
 
 
+def word_error_rate(hypotheses: Sequence[str], references: Sequence[str], *, stress: bool = True) -> Score:
+    """The fraction of words, in 0..1, whose pronunciation is none of those that their line of the references lists.
+
+    Phonemes stand between blanks, and a "|" between two pronunciations. Lower is better.
+
+    Args:
+      stress: False leaves out the digits that say how vowels are stressed, on both sides.
+    """
+    name = "word_error_rate" if stress else "word_error_rate(stress=False)"
+
+    def phonemes(text: str) -> list[str]:
+        return (text if stress else re.sub("[0-9]", "", text)).split()
+
+    said, listed = _as_lines(name, hypotheses, references)
+    wrong = sum(
+        phonemes(text) not in [phonemes(one) for one in every.split("|")]
+        for text, every in zip(said, listed, strict=True)
+    )
+    return Score(name, wrong / len(listed), "")
+
+
 def distinct(hypotheses: Sequence[str], references: Sequence[str], *, n: int = 2) -> Score:
     """Of all sequences of n words, the share that are different, in 0..1 (distinct-n, Li et al. 2016)."""
     grams = list(itertools.chain.from_iterable(_sequences("distinct", hypotheses, references, n)))
@@ -114,10 +136,14 @@ METRICS: dict[str, Callable[..., Score]] = {
     "chrf": chrf,
     "tokenised_bleu": tokenised_bleu,
     "exact_match": exact_match,
+    "word_error_rate": word_error_rate,
     "distinct": distinct,
     "unrepeated": unrepeated,
 }
 """What `evaluate.metrics` may name; ``"bleu(tokenize='char')"`` sets a keyword."""
+
+
+LOWER_IS_BETTER = ("word_error_rate",)
 
 
 def check_metrics(specs: Sequence[str]) -> None:
