@@ -4,7 +4,17 @@ import sacrebleu
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.significance import compare_sentences
 from transformer_jax.registry import resolve
-from transformer_jax.tasks.text_metrics import METRICS, bleu, chrf, exact_match, tokenised_bleu
+from transformer_jax.tasks import TASKS
+from transformer_jax.tasks.task import higher_is_better
+from transformer_jax.tasks.text_metrics import (
+    LOWER_IS_BETTER,
+    METRICS,
+    bleu,
+    chrf,
+    exact_match,
+    tokenised_bleu,
+    word_error_rate,
+)
 
 HYPOTHESES = ["The cat sat on the mat.", "it's raining, isn't it?", "An old man walks down the street."]
 REFERENCES = ["The cat sat on a mat.", "It's raining today, isn't it?", "An old man walks down the street."]
@@ -49,7 +59,23 @@ def test_a_line_that_differs_in_one_character_is_no_match(hypothesis):
     assert exact_match([hypothesis, "a b"], ["a b", "a b"]).score == 0.5
 
 
-COMPARE = [name for name in METRICS if name not in ("distinct", "unrepeated")]
+def test_a_word_is_right_if_it_is_said_as_any_of_its_pronunciations():
+    said = ["K AE1 T", "R IY1 D", "R IY0 D", "L AY1", ""]
+    listed = ["K AE1 T", "R EH1 D | R IY1 D", "R EH1 D | R IY1 D", "L IH1 V | L AY1 V", "AH0"]
+    assert word_error_rate(said, listed).score == 3 / 5
+    without = word_error_rate(said, listed, stress=False)
+    assert (without.score, without.name) == (2 / 5, "word_error_rate(stress=False)")
+    assert word_error_rate(listed[:1], said[:1]).score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher"), [("word_error_rate(stress=False)", False), ("bleu", True), ("nll", False)]
+)
+def test_metrics_know_their_direction(metric, higher):
+    assert higher_is_better(TASKS["translation"], metric) is higher
+
+
+COMPARE = [name for name in METRICS if name not in ("distinct", "unrepeated", *LOWER_IS_BETTER)]
 
 
 @pytest.mark.parametrize("name", COMPARE)
@@ -89,7 +115,7 @@ def test_nothing_to_score_is_refused(name):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_empty_lines_are_scored(name):
-    assert METRICS[name](["", ""], ["a cat", "a dog"]).score == 0.0
+    assert METRICS[name](["", ""], ["a cat", "a dog"]).score == (1.0 if name in LOWER_IS_BETTER else 0.0)
 
 
 def test_unknown_tokenizers_are_refused():

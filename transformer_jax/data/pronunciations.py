@@ -61,9 +61,10 @@ class Pronunciations(PairSource):
         path = find_directory(config.directory) / self.file
         words: dict[str, list[str]] = {}
         for number, line in enumerate(read_lines(path), 1):
-            word, *phonemes = line.partition(" #")[0].split()
-            if not phonemes:
+            parts = line.partition(" #")[0].split()
+            if len(parts) < 2:
                 raise UserError(f"{path}, line {number}: holds no word with phonemes after it.")
+            word, *phonemes = parts
             said = " ".join(phonemes if self.stress else [STRESS.sub("", phoneme) for phoneme in phonemes])
             every = words.setdefault(VARIANT.sub("", word), [])
             if said not in every:  # without stress several may be one
