@@ -2,7 +2,11 @@
 
     ./launch.sh train --config=configs/scan_short.py --workdir=runs/scan_short
 
-Expected: 84.2 ± 2.7 % exact match on the test half (seeds 0 to 2, `docs/results/quickstart`).
+Expected: 99.9 % exact match on the test half (two runs).
+
+Learning rate, dropout and label smoothing were chosen on the validation split, with seeds that no sweep has: at these
+both runs are right on all of it, and early (`docs/results/tuning/scan_short`, 17 settings). With the paper's 0.1 of
+dropout and label smoothing, at a quarter of the learning rate, 79 % were right after so many steps.
 """
 
 from configs import scan
@@ -20,8 +24,10 @@ def get_config() -> ConfigDict:
     config.data.tokens_per_batch = 1024
     config.model.d_model = 32
     config.model.d_ff = 128
-    config.optimizer.learning_rate = 2e-3
+    config.model.dropout_rate = 0.0
+    config.optimizer.learning_rate = 8e-3
     config.optimizer.warmup_steps = 100
+    config.train.label_smoothing = 0.0
     config.train.steps = 1000
     config.train.evaluate_every = 200
     config.decode.max_extra_length = 10

@@ -16,17 +16,54 @@ def test_modules_sum_to_the_parameters_and_memory_follows():
     assert modules["decoder.layers.cross_attention"] == 2 * 4 * 8 * 8
     assert modules["decoder.layers.feed_forward"] == 2 * (8 * 12 + 12 + 12 * 8 + 8)
     assert found["parameters"] == sum(modules.values())
-    assert found["state_bytes"] == 16 * found["parameters"]
+    assert found["memory"]["parameters"] == 4 * found["parameters"]
+
+
+@pytest.fixture
+def without_flops(monkeypatch):
+    """They take seconds."""
+    monkeypatch.setattr("transformer_jax.describe._flops_per_token", lambda *_: {})
+
+
+@pytest.mark.usefixtures("without_flops")
+def test_memory_is_that_of_the_optimizer_that_is_chosen_and_of_the_average():
+    """Adam keeps two moments of each parameter, Lion one, SGD none; float32; a few bytes count the steps."""
+    for optimizer, moments in {"adam": 2, "adamw": 2, "lion": 1, "sgd": 0}.items():
+        found = describe(tiny.config({"optimizer.name": optimizer, "optimizer.weight_decay": 0.1}))
+        size = 4 * found["parameters"]
+        assert found["memory"] == {
+            "parameters": size, "gradients": size, "optimizer": pytest.approx(moments * size, abs=8), "average": 0,
+        }  # fmt: skip
+    averaged = describe(tiny.config({"optimizer.ema_decay": 0.9}))
+    assert averaged["memory"]["average"] == 4 * averaged["parameters"]
+
+
+ENCODER = 4 * 8 * 8 + 2 * 8 * 12
+SELF, CROSS_TARGET, CROSS_SOURCE = 4 * 8 * 8, 2 * 8 * 8, 2 * 8 * 8
+DECODER = 2 * (SELF + CROSS_TARGET + 2 * 8 * 12)
+INPUTS, TARGETS = ENCODER + 2 * CROSS_SOURCE, DECODER + 11 * 8
+"""One layer of encoder and two of decoder, d_model 8, d_ff 12; the sources are keys and values of cross-attention."""
 
 
 @pytest.mark.parametrize("tying", tiny.choices("model.embedding.tying"))
 def test_flops_are_six_for_each_weight_that_a_token_meets_lookups_are_free(tying):
     found = describe(tiny.config({"model.embedding.tying": tying, "model.embedding.output_bias": True}))
-    encoder = 4 * 8 * 8 + 2 * 8 * 12
-    decoder = 2 * (8 * 8 * 8 + 2 * 8 * 12)
-    assert found["flops_per_token"] == 6 * (encoder + decoder + 11 * 8)
+    assert found["flops_per_token"] == {"inputs": 6 * INPUTS, "targets": 6 * TARGETS}
 
 
+def test_flops_of_weights_that_several_places_share_are_those_of_each():
+    shared = describe(tiny.config({"model.attention.projections": "shared"}))
+    assert shared["flops_per_token"] == {"inputs": 6 * INPUTS, "targets": 6 * TARGETS}
+    assert shared["modules"]["encoder.layers.self_attention"] == 2 * 8 * 8
+
+
+def test_a_decoder_alone_has_one_side():
+    config = tiny.config({"model.family": "decoder_only", "data.source": "text"})
+    weights = config.model.num_layers * (SELF + 2 * 8 * 12) + 11 * 8
+    assert describe(config)["flops_per_token"] == {"inputs": 6 * weights}
+
+
+@pytest.mark.usefixtures("without_flops")
 def test_what_is_not_used_is_said():
     assert "model.d_ff" in describe(tiny.config({"model.ffn_depth": 1}))["not_used"]
     assert "model.d_ff" not in describe(tiny.config())["not_used"]

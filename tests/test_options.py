@@ -82,6 +82,7 @@ GOOD = {
     "replay": {"--workdir": "run"},
     "score": {"--hypotheses": "lines", "--references": "lines", "--metrics": "exact_match"},
     "sweep": {"experiment": "e/e.py", "--workdir": "new", "--seeds": "1"},
+    "tune": {"--config": "c.py", "--workdir": "search", "--seeds": "1", "--try": "train.label_smoothing=0,0.2"},
     "report": {"directory": "run"},
     "describe": {"--config": "c.py", "--config.model.vocab_size": "11"},
     "benchmark": {"name": "nothing", "--config": "c.py"},

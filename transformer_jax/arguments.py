@@ -117,6 +117,14 @@ def make_parser() -> argparse.ArgumentParser:
                 "--checkpoint", type=_text, help="best, last, a step or average:N (default: evaluate.checkpoint)"
             )
 
+    def add_execution(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--workers", type=_count(MOST_AT_A_TIME), help="processes at a time")
+        command.add_argument(
+            "--lanes",
+            type=_count(MOST_AT_A_TIME),
+            help="runs trained together in one program; 1: one after another (default: the faster)",
+        )
+
     config_help = "config file, and a row of its ROWS; --config.a.b=value changes any field but what the row sets"
     command = add(
         "train", "Train and evaluate one run, or resume it.",
@@ -222,12 +230,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--seeds", type=_count(MOST_SEEDS), help="how many seeds, 0, 1, ...; there is no --config.seed here"
     )
-    command.add_argument("--workers", type=_count(MOST_AT_A_TIME), help="processes at a time")
-    command.add_argument(
-        "--lanes",
-        type=_count(MOST_AT_A_TIME),
-        help="runs trained together in one program; 1: one after another (default: the faster)",
-    )
+    add_execution(command)
     command.add_argument("--no-reuse", action="store_true", help="train anew what a sweep beside this one has trained")
     command.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
     command.add_argument(
@@ -237,6 +240,29 @@ def make_parser() -> argparse.ArgumentParser:
         help="end a run that takes longer (lanes: each so long); it has failed",
     )
     command.add_argument("--status", action="store_true", help="only show how far each run of this sweep is")
+
+    command = add(
+        "tune", "Find the numbers of a base on the validation split, with seeds that no sweep has.",
+        "tune --config=configs/scan_short.py --workdir=runs/tune_scan_short \\\n"
+        "    --try=optimizer.learning_rate=1e-3,2e-3,4e-3 --try=model.dropout_rate=0,0.1",
+    )  # fmt: skip
+    command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
+    command.add_argument("--workdir", type=_path, required=True, help="the directory of the search")
+    command.add_argument(
+        "--try",
+        dest="tried",
+        type=_text,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE,...",
+        help="values of a number that is no size; every combination is trained (default: half, once and twice the "
+        "learning rate, with and without dropout and label smoothing)",
+    )
+    command.add_argument("--seeds", type=_count(MOST_SEEDS), default=3, help="how many for each combination")
+    command.add_argument(
+        "--metric", type=_text, help="of the validation split, to choose by (default: the first of evaluate.metrics)"
+    )
+    add_execution(command)
 
     command = add(
         "report", "Write the report of a sweep or of a run from its directory.",

@@ -294,6 +294,25 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
     return 1 if any(run.status == "failed" for run in report.analysis.sweep.runs) else 0
 
 
+def _tune(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.sweeps.tuning import TABLE, parse_tried, to_markdown, tune
+
+    tuning = tune(
+        options.config,
+        overrides,
+        parse_tried(options.tried),
+        options.workdir,
+        seeds=options.seeds,
+        metric=options.metric,
+        workers=options.workers,
+        lanes=options.lanes,
+        say=_say(options),
+    )
+    lines = [to_markdown(tuning), f"{options.workdir / TABLE} holds this table. Put into the config:"]
+    _print(options, tuning.as_dict(), [*lines, *(f"  {argument}" for argument in tuning.arguments)])
+    return 0
+
+
 def _report(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.report.write import pack_report, write_report
 
@@ -307,11 +326,15 @@ def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.loading import load_config
 
     figures = describe(load_config(options.config, overrides))
+    memory = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in figures["memory"].items() if size)
     lines = [f"{count:>13,}  {name}" for name, count in figures["modules"].items()]
     lines += [
         f"{figures['parameters']:>13,}  parameters",
-        f"{figures['flops_per_token']:>13,}  FLOPs a token in training, attention between tokens not counted",
-        f"{figures['state_bytes'] / 2**20:>13,.0f}  MiB of parameters, gradients and Adam's moments",
+        *(
+            f"{flops:>13,}  FLOPs in training for each token of the {side}, attention between tokens not counted"
+            for side, flops in figures["flops_per_token"].items()
+        ),
+        f"{sum(figures['memory'].values()) / 2**20:>13,.0f}  MiB of memory: {memory}",
     ]
     lines += [f"not used: {path}" for path in figures["not_used"]]
     _print(options, figures, lines)
@@ -380,6 +403,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "replay": _replay,
     "score": _score,
     "sweep": _sweep,
+    "tune": _tune,
     "report": _report,
     "describe": _describe,
     "benchmark": _benchmark,

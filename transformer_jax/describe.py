@@ -1,16 +1,19 @@
-"""What a config amounts to, before anything is trained: parameters per module, FLOPs, what is not used."""
+"""What a config amounts to, before anything is trained: parameters per module, FLOPs, memory, what is not used."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from transformer_jax.config import Config, Resolved, not_read
 from transformer_jax.errors import UserError
+from transformer_jax.models.build import build_model
 from transformer_jax.run.compile import state_template
 from transformer_jax.run.resolve import validate
+from transformer_jax.tasks import task_of
 
-BYTES_OF_ADAM = 16  # float32 parameters, gradients and two moments
+BACKWARD = 2  # products of matrices for each of the forward pass: one for the input's gradient, one for the weights'
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -18,9 +21,9 @@ def describe(config: Config) -> dict[str, Any]:
 
     Returns:
       "parameters": entries in all; "modules": the same by module, two levels deep, of stacked layers those of all
-      layers; "flops_per_token": of one training step, 6 for each entry of the matrices that a token passes (attention
-      over other tokens not counted); "state_bytes": parameters, gradients and Adam's moments; "not_used": fields that
-      this config does not read.
+      layers; "flops_per_token": side of the batch -> products and sums of one training step for each of its tokens,
+      attention between tokens not counted; "memory": bytes of "parameters", "gradients", what the "optimizer" keeps and
+      the "average" of the parameters; "not_used": fields that this config does not read.
 
     Raises:
       UserError: the config is refused, or has no vocabulary size.
@@ -28,25 +31,56 @@ def describe(config: Config) -> dict[str, Any]:
     validate(config)
     if config.model.vocab_size is None:
         raise UserError("model.vocab_size is unset and comes from the tokenizer: set it to describe the model alone.")
-    params = state_template(Resolved(config)).params
+    state = state_template(Resolved(config))
     modules: dict[str, int] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         keys = [str(part.key) for part in path]
         name = ".".join(keys[: 3 if keys[1] == "layers" else 2])
         modules[name] = modules.get(name, 0) + math.prod(leaf.shape)
-    total = sum(modules.values())
+    parts = {"parameters": state.params, "gradients": state.params}
+    parts |= {"optimizer": state.opt_state, "average": state.average}
     return {
-        "parameters": total,
+        "parameters": sum(modules.values()),
         "modules": modules,
-        "flops_per_token": 6 * _entries_per_token(config, params),
-        "state_bytes": BYTES_OF_ADAM * total,
+        "flops_per_token": {
+            side: (1 + BACKWARD) * flops for side, flops in _flops_per_token(Resolved(config), state.params).items()
+        },
+        "memory": {name: _bytes_of(tree) for name, tree in parts.items()},
         "not_used": not_read(config),
     }
 
 
-def _entries_per_token(config: Config, params: Any) -> int:
-    """Entries of kernels, each used once a token, and the softmax's table; looking a row up costs nothing."""
-    kernels = sum(
-        math.prod(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"
-    )
-    return kernels + (config.model.vocab_size or 0) * config.model.d_model
+def _bytes_of(tree: Any) -> int:
+    return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _flops_per_token(config: Resolved, params: Any) -> dict[str, int]:
+    """Side -> FLOPs of the forward pass for each of its tokens; a side that the model does not read has none."""
+    batch = dict(task_of(config).example_batch(config))
+    sides = [name for name, tokens in batch.items() if tokens.ndim == 2]
+
+    def flops(widths: Mapping[str, int]) -> int:
+        """Of an example of that many tokens."""
+        shapes = {name: jax.ShapeDtypeStruct((1, width), batch[name].dtype) for name, width in widths.items()}
+        return _flops_of(jax.make_jaxpr(build_model(config.model).apply)(params, batch | shapes).jaxpr)
+
+    def linear(widths: Mapping[str, int]) -> int:
+        """The part that grows with the number of tokens; attention grows with its square."""
+        return (4 * flops(widths) - flops({side: 2 * width for side, width in widths.items()})) // 2
+
+    one = dict.fromkeys(sides, 1)
+    found = {side: linear({**one, side: 2}) - linear(one) for side in sides}
+    return {side: flops for side, flops in found.items() if flops}
+
+
+def _flops_of(jaxpr: Any) -> int:
+    """Products and sums of all products of matrices; those of a loop as often as it runs."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * summed
+        inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda part: hasattr(part, "eqns"))
+        total += equation.params.get("length", 1) * sum(_flops_of(part) for part in inner if hasattr(part, "eqns"))
+    return total

@@ -80,7 +80,7 @@ def segment_mask(q_segments_BT: jax.Array, k_segments_BS: jax.Array) -> jax.Arra
 
 
 def causal_mask(q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array:
-    """bool[B, 1, T, S]: "preventing leftward information flow" (Section 3.2.3): key position <= query position."""
+    """bool[B, 1, T, S]: no information flows leftwards (Section 3.2.3), key position <= query position."""
     return k_positions_BS[:, None, None, :] <= q_positions_BT[:, None, :, None]
 
 

@@ -91,7 +91,7 @@ class Learned(NoPositions):
 
 
 class Index(NoPositions):
-    """The last coordinate is overwritten by p / `divisor`: "why not the index itself?"."""
+    """The last coordinate is overwritten by p / `divisor`: at divisor 1 the index itself in place of sines."""
 
     divisor: float = 100.0
 
@@ -100,7 +100,7 @@ class Index(NoPositions):
 
 
 class LogIndex(NoPositions):
-    """The last coordinate is overwritten by log(1 + p): "or a logarithm?"."""
+    """The last coordinate is overwritten by log(1 + p)."""
 
     def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
         return _overwrite_last(x_BTD, jnp.log1p(positions_BT.astype(jnp.float32)))

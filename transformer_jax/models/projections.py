@@ -26,7 +26,7 @@ def head_projection(num_heads: int, width: int, use_bias: bool = False, dtype: A
 
 
 class HiddenProjection(nn.Module):
-    """relu(x W_1 + b_1) W_2 with a hidden layer of width h d: "why linear?"."""
+    """relu(x W_1 + b_1) W_2 with a hidden layer of width h d: not linear."""
 
     num_heads: int
     width: int
@@ -93,7 +93,7 @@ def no_query(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
 
 @slices("d_k")
 def no_key(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
-    """Keys are slices of the input: "why rotate K if Q is rotated?"."""
+    """Keys are slices of the input; only queries have a matrix of their own."""
     query, _, value = linear(num_heads, d_k, d_v, **options)
     return query, HeadSlice(num_heads), value
 
@@ -118,7 +118,7 @@ def shared_query_key(num_heads: int, d_k: int, d_v: int, **options: Any) -> Proj
 
 @demands(_one_width)
 def shared_key_value(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
-    """W_K = W_V: "why not softmax(Q V^T) V?"."""
+    """W_K = W_V: softmax(Q V^T) V."""
     query, key, _ = linear(num_heads, d_k, d_v, **options)
     return query, key, key
 

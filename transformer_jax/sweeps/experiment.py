@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformer_jax.config import freeze
+from transformer_jax.config import Config, freeze
 from transformer_jax.errors import UserError
 from transformer_jax.loading import Variant, base_values, load_module, put_on
 from transformer_jax.report.statistics import TESTS
@@ -32,6 +32,7 @@ class Scale:
       failing: a seed whose metric is worse than this has not learnt the task; None: not counted.
       family: names the table that this sweep stands in with others, whose comparisons are corrected together.
       family_size: how many comparisons the family has, at most; 0: only those of the sweep.
+      first_seed: the seeds are this and those after it.
     """
 
     config: str
@@ -45,6 +46,12 @@ class Scale:
     failing: float | None = None
     family: str = ""
     family_size: int = 0
+    first_seed: int = 0
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds of its runs."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     def changed(self, overrides: Mapping[str, Any]) -> "Scale":
         """The scale with more changes."""
@@ -150,18 +157,20 @@ def on_config(scale: Scale, config: str) -> Scale:
     """
     path = Path(config)
     base = freeze(base_values(load_module(path, "get_config"), path))
-    task = task_of(base)
-    metric = next(iter((*base.evaluate.metrics, *task.figures)))
-    same = scale.metric == f"test/{metric}"
+    moved = dataclasses.replace(scale, config=config, overrides={}, family="", family_size=0)
+    return judged_by(moved, base, "test")
+
+
+def judged_by(scale: Scale, config: Config, split: str, metric: str | None = None) -> Scale:
+    """The scale judged by that metric of the config's task; None: by the first of the config's metrics."""
+    task = task_of(config)
+    metric = metric or next(iter((*config.evaluate.metrics, *task.figures)))
+    same = scale.metric == f"{split}/{metric}"
     return dataclasses.replace(
         scale,
-        config=config,
-        overrides={},
+        metric=f"{split}/{metric}",
         margin=scale.margin if same else None,
         failing=scale.failing if same else None,
-        family="",
-        family_size=0,
-        metric=f"test/{metric}",
         higher_is_better=higher_is_better(task, metric),
         percent=metric == "exact_match",
     )

@@ -78,7 +78,7 @@ def plan_sweep(
     rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
     definition = _describe(name, experiment, scale_name, scale, rows)
     before = _read_definition(workdir / SWEEP, definition)
-    return SweepPlan(datasets, definition, before, _runs_of(rows, scale.seeds, workdir))
+    return SweepPlan(datasets, definition, before, _runs_of(rows, scale.seed_numbers, workdir))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,14 +106,16 @@ class _Row:
         return run_key(with_values(self.resolved, {"seed": seed}), self.fingerprint)
 
 
-def _runs_of(rows: Sequence[_Row], seeds: int, workdir: Path) -> list[Planned]:
+def _runs_of(rows: Sequence[_Row], seeds: Sequence[int], workdir: Path) -> list[Planned]:
     """Every run of the sweep."""
-    if len(rows) * seeds > MOST_RUNS:
-        raise UserError(f"{len(rows)} rows with {seeds:,} seeds are more than {MOST_RUNS:,} runs: take fewer seeds.")
+    if len(rows) * len(seeds) > MOST_RUNS:
+        raise UserError(
+            f"{len(rows)} rows with {len(seeds):,} seeds are more than {MOST_RUNS:,} runs: take fewer seeds."
+        )
     runs = []
     for row in rows:
         name = row.variant.name
-        for seed in range(seeds):
+        for seed in seeds:
             config = with_values(row.variant.config, {"seed": seed})
             run = Planned(name, config, run_directory_of(workdir, name, seed), row.key(seed), row.parameters)
             _check_directory(run)
@@ -166,7 +168,7 @@ def _describe(name: str, experiment: Experiment, scale_name: str, scale: Scale, 
         "config": os.path.relpath(scale.config),
         "base": experiment.base,
         "rows": described,
-        "seeds": list(range(scale.seeds)),
+        "seeds": list(scale.seed_numbers),
         "metric": scale.metric,
         "higher_is_better": scale.higher_is_better,
         "percent": scale.percent,

@@ -15,7 +15,7 @@ TOKEN_FIGURES = {
 def smoothed_cross_entropy(
     logits_BTC: jax.Array, targets_BT: jax.Array, label_smoothing: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Section 5.4: cross-entropy with the targets (1 - e) onehot + e / C, "spread over all classes".
+    """Section 5.4: cross-entropy with the targets (1 - e) onehot + e / C: the mass e is spread over all C classes.
 
     Returns:
       float32[B, T] each: the smoothed loss that is optimised, and the negative log-likelihood that can be compared.
