@@ -68,6 +68,18 @@ def _number_of(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _window(text: str) -> tuple[int, int]:
+    """FIRST:LAST, counted from 1."""
+    first, colon, last = text.partition(":")
+    try:
+        window = int(first), int(last)
+    except ValueError:
+        window = 0, 0
+    if not (colon and 1 <= window[0] <= window[1] <= MOST_LENGTH * MOST_AT_A_TIME):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:LAST, two steps counted from 1")
+    return window
+
+
 def _some(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("'' is no text")
@@ -134,6 +146,13 @@ def make_parser() -> argparse.ArgumentParser:
     add_run(command)
     command.add_argument(
         "--allow-config-change", metavar="FIELD,...", default="", help="fields that may differ from the run's config"
+    )
+    command.add_argument(
+        "--profile-steps",
+        type=_window,
+        metavar="FIRST:LAST",
+        help="write a trace of these steps, both included, into the run directory's profile/, to be looked at with "
+        "TensorBoard (a step that is the first of its shape compiles); results stay the same",
     )
 
     command = add(

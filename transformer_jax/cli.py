@@ -132,7 +132,8 @@ def _train(options: argparse.Namespace, overrides: Overrides) -> int:
 
     config = load_config(options.config, overrides)
     allowed = [name.strip() for name in options.allow_config_change.split(",") if name.strip()]
-    result = train(config, options.workdir, allow_config_change=allowed, say=_say(options))
+    how = {"allow_config_change": allowed, "profile": options.profile_steps, "say": _say(options)}
+    result = train(config, options.workdir, **how)
     skipped = f", of which {result['skipped']} were skipped" if result.get("skipped") else ""
     _print(options, result, [f"{options.workdir}: {result['status']} after {result['steps']} steps{skipped}"])
     return 1 if result["status"] == "diverged" else 0

@@ -5,7 +5,7 @@ import functools
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -18,6 +18,19 @@ from transformer_jax.parallel.layout import Layout, make_layout
 from transformer_jax.run.resolve import resolve_config, validate
 from transformer_jax.training.state import Lane, init_state, lanes_of
 from transformer_jax.training.step import build_steps
+
+
+class TakesSteps(Protocol):
+    """What trains, of a program: `Steps`, or what stands around them."""
+
+    def init(self, lanes: Lane) -> Any:
+        """See `Steps.init`."""
+
+    def take(self, state: Any, step: int, limit: int, lanes: Lane) -> tuple[Any, Any, int]:
+        """See `Steps.take`."""
+
+    def batch(self, step: int, lanes: Lane) -> dict[str, np.ndarray]:
+        """See `Steps.batch`."""
 
 
 class Steps:
@@ -67,7 +80,7 @@ class Program:
     dataset: Dataset
     plan: Plan
     layout: Layout
-    steps: Steps
+    steps: TakesSteps
     evaluator: Evaluator
 
     def lanes(self, configs: Sequence[Config]) -> Lane:

@@ -14,6 +14,7 @@ CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", 
 DATA = "data.json"  # sizes and fingerprint of the corpus; written when the assets are complete
 NONFINITE = "nonfinite.json"  # the step at which a run diverged; see divergence.py
 CHECKPOINTS, PREDICTIONS, ASSETS, TENSORBOARD = "checkpoints", "predictions", "tokenizer", "tensorboard"
+PROFILE = "profile"  # a trace of some steps; see profile.py
 SWEEP, RUNS = "sweep.json", "runs"
 SWEEP_SCHEMA, SWEEP_SCHEMAS = 2, (1, 2)  # what is written, and what is read
 PACKED_RUNS, PACKED_CURVES = "runs.jsonl", "curves.jsonl"  # in place of RUNS; see report/packed.py

@@ -1,6 +1,7 @@
 """One run from config to `result.json`, to be read from top to bottom; or several of one program, as its lanes."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from transformer_jax.run.divergence import report_divergence
 from transformer_jax.run.identity import config_changes, is_result_of, read_result
 from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.run.lock import locked
+from transformer_jax.run.profile import Window, check_window, profiled
 from transformer_jax.run.progress import SKIPPED, is_finite
 from transformer_jax.run.provenance import commit
 from transformer_jax.run.record import RunRecord
@@ -37,17 +39,25 @@ from transformer_jax.training.state import Lane
 Say = Callable[[str], None]
 
 
-def train(config: Config, workdir: Path, *, allow_config_change: Collection[str] = (), say: Say = print) -> Result:
+def train(
+    config: Config,
+    workdir: Path,
+    *,
+    allow_config_change: Collection[str] = (),
+    profile: Window | None = None,
+    say: Say = print,
+) -> Result:
     """Trains and evaluates `config` in `workdir`, resuming where an earlier call stopped; the content of result.json.
 
     Args:
       allow_config_change: dotted paths of fields that may differ from the config the run was started with.
+      profile: the first and the last of the steps, counted from 1, of which a trace is written.
 
     Raises:
       UserError: the config, the data or the directory cannot be used as they are.
       Interruption: SIGINT or SIGTERM; the same call resumes.
     """
-    return train_lanes([config], [workdir], allow_config_change=allow_config_change, say=say)[0]
+    return train_lanes([config], [workdir], allow_config_change=allow_config_change, profile=profile, say=say)[0]
 
 
 def train_lanes(
@@ -56,22 +66,27 @@ def train_lanes(
     *,
     program: Program | None = None,
     allow_config_change: Collection[str] = (),
+    profile: Window | None = None,
     say: Say = print,
 ) -> list[Result]:
     """Trains runs that differ in seed and traced numbers, together; each gets its directory, as if it were alone.
 
     Args:
       program: compiled for these configs by an earlier call, or None.
-      allow_config_change: see `train`.
+      allow_config_change, profile: see `train`; a trace lies in the first directory.
     """
     for config in configs:
         for path in allow_config_change:
             field_at(path, fields_of(config))
         validate(config)
     _check_lanes(configs)
+    if profile is not None:
+        check_window(profile, 0, configs[0].train.steps)
     commit()  # that of the files as they are now, not when the run ends
     changed = [_changes(c, w, allow_config_change) for c, w in zip(configs, workdirs, strict=True)]
     if not any(changed) and all((workdir / RESULT).is_file() for workdir in workdirs):
+        if profile is not None:
+            check_window(profile, configs[0].train.steps, configs[0].train.steps)
         say(f"{', '.join(map(str, workdirs))}: is finished already.")
         return [read_result(workdir) for workdir in workdirs]
     with contextlib.ExitStack() as held:
@@ -87,6 +102,9 @@ def train_lanes(
         for line in program.dataset.losses(program.config.data.max_length):
             say(line)
         lanes = program.lanes(resolved)
+        if profile is not None:
+            traced = held.enter_context(profiled(program.steps, profile, program.config.train.steps, workdirs[0]))
+            program = dataclasses.replace(program, steps=traced)
         fit(program, runs, lanes, stop, say)
         return conclude(program, runs, lanes, stop, say)
 
