@@ -1,5 +1,6 @@
 """A trace of some steps: of these, of no others, and nothing else changes."""
 
+import types
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import tiny_run
 
 from transformer_jax.errors import UserError
 from transformer_jax.run.interruption import Interruption
-from transformer_jax.run.profile import CALL
+from transformer_jax.run.profile import CALL, profiled
 from transformer_jax.run.train import train_lanes
 
 
@@ -34,6 +35,22 @@ def test_the_steps_of_the_window_are_traced_and_the_run_is_what_it_is_without(tm
     train(tmp_path / "run", (6, 9))
     assert traced_steps(tmp_path / "run") == [6, 7, 8, 9]
     assert tiny_run.content(tmp_path / "run") == tiny_run.content(tiny_run.finished())
+
+
+def test_no_call_of_several_steps_reaches_across_an_edge_of_the_window(tmp_path, monkeypatch):
+    told = []
+
+    def take(state, step, limit, lanes):
+        told.append((step, limit))
+        return state, {}, limit
+
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda directory: told.append("begin"))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append("end"))
+    steps, step = types.SimpleNamespace(init=None, take=take, batch=None), 0
+    with profiled(steps, (6, 9), 20, tmp_path) as traced:
+        while step < 20:
+            step += traced.take(0, step, min(8, 20 - step), None)[2]
+    assert told == [(0, 5), "begin", (5, 4), "end", (9, 8), (17, 3)]
 
 
 def test_a_run_that_is_stopped_in_the_window_leaves_a_trace(tmp_path):
