@@ -249,6 +249,13 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--seeds", type=_count(MOST_SEEDS), help="how many seeds, 0, 1, ...; there is no --config.seed here"
     )
+    command.add_argument(
+        "--until-settled",
+        action="store_true",
+        help="begin with those seeds, then double them, up to --max-seeds, for the rows whose comparisons are open; "
+        "what is said is corrected for the looks",
+    )
+    command.add_argument("--max-seeds", type=_count(MOST_SEEDS), help="the most seeds of a row, with --until-settled")
     add_execution(command)
     command.add_argument("--no-reuse", action="store_true", help="train anew what a sweep beside this one has trained")
     command.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")

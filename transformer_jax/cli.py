@@ -275,10 +275,14 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
         scale = on_config(scale, options.config)
     if options.seeds is not None:
         scale = dataclasses.replace(scale, seeds=options.seeds)
+    if (options.max_seeds is not None) != options.until_settled:
+        raise UserError("--until-settled and --max-seeds belong together: give both or none.")
+    if options.until_settled:
+        scale = scale.until_settled(options.max_seeds)
     variants = make_variants(experiment, scale, overrides)
     what = (options.experiment.stem, experiment, options.scale, scale, variants, options.workdir)
     if options.status:
-        runs = sweep_status(options.workdir, plan_sweep(*what, download=False).runs)
+        runs = sweep_status(options.workdir, plan_sweep(*what, download=False))
         lines = [f"{run['status']:>10}  {run['row']} seed {run['seed']}  {run['message']}".rstrip() for run in runs]
         _print(options, {"runs": runs}, lines)
         return 0

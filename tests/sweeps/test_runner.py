@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_run
 
@@ -246,6 +247,89 @@ def test_a_worker_ends_with_the_sweep_that_started_it(tmp_path):
     assert not (tmp_path / "run" / "error.json").exists()
     with locked(tmp_path / "run"):
         pass
+
+
+# --- Seeds on demand ---
+
+
+CHRF = {"base": 50.0, "far": 20.0, "noisy": 48.0}
+SPREAD = {"base": 1.0, "far": 0.5, "noisy": 20.0}
+
+
+def measured(row: str, seed: int) -> float:
+    """What the run would have scored."""
+    return CHRF[row] + SPREAD[row] * np.sin(7.0 * seed + len(row))
+
+
+def pretend(monkeypatch, trained: list[str], stop_after: int | None = None) -> None:
+    """Runs write their results without training; after so many the sweep is stopped."""
+
+    def train(runs, definition, execution, *_, **__):
+        for run in runs:
+            if run.is_open:
+                if len(trained) == stop_after:
+                    raise Interruption(None)
+                trained.append(run.name)
+                run.workdir.mkdir(parents=True)
+                score = {"test": {"chrf": measured(run.row, run.config.seed)}}
+                result = {"schema": 1, "status": "finished", "key": run.key, "steps": 8, "metrics": score}
+                (run.workdir / "result.json").write_text(json.dumps(result))
+        return execution
+
+    monkeypatch.setattr(runner, "_train_missing", train)
+
+
+def on_demand(path: Path, workdir: Path, most: int = 12, **options) -> Report:
+    experiment = load_experiment(path)
+    scale = dataclasses.replace(experiment.scales["small"], seeds=3, margin=0.5).until_settled(most)
+    variants = make_variants(experiment, scale, {})
+    return run_sweep("ask", experiment, "small", scale, variants, workdir, **{"say": lambda line: None} | options)
+
+
+def test_rows_that_are_settled_get_no_more_seeds_and_a_sweep_that_is_resumed_decides_the_same(tmp_path, monkeypatch):
+    path = make(tmp_path, {"base": {}, "far": {"model.d_ff": 8}, "noisy": {"model.d_ff": 4}})
+    whole, said = [], []
+    pretend(monkeypatch, whole)
+    report = on_demand(path, tmp_path / "whole" / "work", say=said.append)
+    assert len(whole) == len(set(whole)) == 12 + 3 + 12
+    assert said == [
+        "1 of 2 comparisons settled; round 2 of 3: base, noisy with 6 seeds.",
+        "1 of 2 comparisons settled; round 3 of 3: base, noisy with 12 seeds.",
+    ]
+    definition = json.loads((tmp_path / "whole" / "work" / "sweep.json").read_text())
+    assert (definition["rounds"], definition["seeds"]) == ([3, 6, 12], list(range(12)))
+    assert {row: content["seeds"] for row, content in definition["rows"].items()} == {"base": 12, "far": 3, "noisy": 12}
+    findings = {c.row: (c.finding, c.round) for c in report.analysis.comparisons}
+    assert findings == {"far": ("worse", 1), "noisy": ("open", None)}
+
+    for stop_after in (2, 10, 20):
+        workdir, trained = tmp_path / f"stopped_{stop_after}" / "work", []
+        pretend(monkeypatch, trained, stop_after)
+        with pytest.raises(Interruption):
+            on_demand(path, workdir)
+        pretend(monkeypatch, trained)
+        again = on_demand(path, workdir)
+        assert sorted(trained) == sorted(whole)
+        assert again.analysis.as_dict() == report.analysis.as_dict()
+        assert json.loads((workdir / "sweep.json").read_text()) == definition
+    with pytest.raises(UserError, match=r"rounds was declared as \[3, 6, 12\], and is \[3, 6, 12, 20\] now"):
+        on_demand(path, workdir, most=20)
+
+
+def test_the_status_of_seeds_on_demand_is_of_the_round_that_has_come(tmp_path, monkeypatch, capsys):
+    path = make(tmp_path, {"base": {}, "far": {"model.d_ff": 8}, "noisy": {"model.d_ff": 4}})
+    text = path.read_text().replace("seeds=2", "seeds=3, margin=0.5")
+    path.write_text(text)
+    pretend(monkeypatch, [], stop_after=10)
+    arguments = ["sweep", str(path), f"--workdir={tmp_path / 'work'}", "--until-settled", "--max-seeds=12"]
+    assert cli.main(arguments) == 75
+    capsys.readouterr()
+    assert cli.main([*arguments, "--status", "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["row"] for run in runs] == ["base"] * 6 + ["far"] * 3 + ["noisy"] * 6
+    assert [run["seed"] for run in runs if run["status"] == "missing"] == [4, 5, 3, 4, 5]
+    assert cli.main(["sweep", str(path), f"--workdir={tmp_path / 'work'}", "--max-seeds=12"]) == 2
+    assert "--until-settled and --max-seeds belong together" in capsys.readouterr().err
 
 
 # --- The command ---

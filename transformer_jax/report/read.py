@@ -74,7 +74,7 @@ def _read_sweep(directory: Path) -> Sweep:
     seeds = _field(path, data, "seeds", list)
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
         raise UserError(f"{path}: seeds must be whole numbers, found {seeds!r}")
-    seeds_of = {name: seeds if row.seeds is None else range(row.seeds) for name, row in rows.items()}
+    seeds_of = {name: seeds if row.seeds is None else seeds[: row.seeds] for name, row in rows.items()}
     if (described := sum(map(len, seeds_of.values()))) > MOST_RUNS:
         raise UserError(f"{path}: describes {described:,} runs; at most {MOST_RUNS:,} are reported")
     base = _field(path, data, "base", str)

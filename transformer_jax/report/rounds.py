@@ -52,8 +52,8 @@ class Progress:
         return sum(outcome.finding not in SETTLED for outcome in self.outcomes.values())
 
 
-def first_rounds(seeds: int, most: int) -> tuple[int, ...]:
-    """Numbers of seeds after which a sweep is looked at: each round doubles them, as every look has its price."""
+def doubled(seeds: int, most: int) -> tuple[int, ...]:
+    """Numbers of seeds after which a sweep is looked at: each round doubles them, for every look has its price."""
     rounds = [min(seeds, most)]
     while rounds[-1] < most:
         rounds.append(min(2 * rounds[-1], most))
@@ -79,12 +79,10 @@ def settle(sweep: Sweep, pairs: Sequence[Pair]) -> Progress:
 
 def _are_over(sweep: Sweep, rows: Iterable[str], count: int) -> bool:
     """Whether each of the first seeds of these rows has come to an end, whatever it is."""
-    wanted = {(row, seed) for row in rows for seed in _first(sweep, count)}
-    return wanted <= {(run.row, run.seed) for run in sweep.runs if run.status in ("finished", "diverged", "failed")}
-
-
-def _first(sweep: Sweep, count: int) -> tuple[int, ...]:
-    return tuple(range(count)) if sweep.rounds else sweep.seeds
+    wanted = {(row, seed) for row in rows for seed in sweep.seeds[:count]}
+    return len(sweep.seeds) >= count and wanted <= {
+        (run.row, run.seed) for run in sweep.runs if run.status in ("finished", "diverged", "failed")
+    }
 
 
 def _look(
@@ -112,7 +110,7 @@ def _look(
 
 def _measure(sweep: Sweep, pair: Pair, count: int, looks: int) -> Outcome:
     ours, theirs = (sweep.values(row) for row in pair)
-    seeds = tuple(sorted(ours.keys() & theirs.keys() & set(_first(sweep, count))))
+    seeds = tuple(sorted(ours.keys() & theirs.keys() & set(sweep.seeds[:count])))
     values, against = tuple(ours[seed] for seed in seeds), tuple(theirs[seed] for seed in seeds)
     test = TESTS[sweep.test](values, against, LEVEL / looks) if seeds else None
     return Outcome(seeds, values, against, test, "open")

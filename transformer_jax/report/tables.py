@@ -81,7 +81,8 @@ def results_table(analysis: Analysis) -> Table:
             line += [*[Cell(MISSING)] * 3, Cell(f"is {twin}" if twin else MISSING)]
         line += _cells_beside(analysis, row, compared)
         line += [Cell(_number(sweep.rows[row].paper.get(key), PAPER_COLUMNS[key][1])) for key in paper]
-        line += [_seed_value(analysis, run) for run in sweep.runs_of(row)]
+        runs = {run.seed: run for run in sweep.runs_of(row)}
+        line += [_seed_value(analysis, runs[seed]) if seed in runs else Cell(MISSING) for seed in sweep.seeds]
         line.append(Cell(seconds_text(mean_seconds(sweep, row))))
         line += [_change(sweep, row)] if compared else []
         lines.append(tuple(line))

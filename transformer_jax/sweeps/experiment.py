@@ -12,6 +12,7 @@ from typing import Any
 from transformer_jax.config import Config, freeze
 from transformer_jax.errors import UserError
 from transformer_jax.loading import Variant, base_values, load_module, put_on
+from transformer_jax.report.rounds import doubled
 from transformer_jax.report.statistics import TESTS
 from transformer_jax.run.directory import MOST_SEEDS
 from transformer_jax.tasks import task_of
@@ -30,6 +31,7 @@ class Scale:
       margin: a difference of the metric, as stored, that is too small to matter; None: nothing is called equal.
       test: "paired"; "welch" where other data show that seeds hardly correlate between rows.
       failing: a seed whose metric is worse than this has not learnt the task; None: not counted.
+      rounds: numbers of seeds after which it is decided which rows get more; (): all get `seeds`.
       family: names the table that this sweep stands in with others, whose comparisons are corrected together.
       family_size: how many comparisons the family has, at most; 0: only those of the sweep.
       first_seed: the seeds are this and those after it.
@@ -44,14 +46,24 @@ class Scale:
     margin: float | None = None
     test: str = "paired"
     failing: float | None = None
+    rounds: tuple[int, ...] = ()
     family: str = ""
     family_size: int = 0
     first_seed: int = 0
 
     @property
     def seed_numbers(self) -> range:
-        """The seeds of its runs."""
-        return range(self.first_seed, self.first_seed + self.seeds)
+        """The seeds that its runs may have."""
+        return range(self.first_seed, self.first_seed + max((self.seeds, *self.rounds)))
+
+    def until_settled(self, most: int) -> "Scale":
+        """The scale with more seeds, at most so many, for the rows that are not settled by the first."""
+        if not 2 <= self.seeds <= most:
+            raise UserError(
+                f"--until-settled begins with {self.seeds} seeds and ends with --max-seeds={most}: the first needs "
+                "two at least, the last no fewer than the first."
+            )
+        return dataclasses.replace(self, rounds=doubled(self.seeds, most))
 
     def changed(self, overrides: Mapping[str, Any]) -> "Scale":
         """The scale with more changes."""

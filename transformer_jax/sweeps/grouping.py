@@ -21,6 +21,7 @@ class Planned:
     Attributes:
       key: which experiment it is, see `run_key`.
       parameters: how many it has.
+      number: of its seed among those of its row, from 0.
     """
 
     row: str
@@ -28,6 +29,7 @@ class Planned:
     workdir: Path
     key: str
     parameters: int = 1
+    number: int = 0
 
     @property
     def name(self) -> str:

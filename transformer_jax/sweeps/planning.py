@@ -23,7 +23,7 @@ from transformer_jax.sweeps.grouping import Planned
 from transformer_jax.tasks import task_of
 from transformer_jax.tasks.task import measured_names
 
-JUDGED_BY = ("metric", "higher_is_better", "percent", "test", "margin", "failing", "family", "family_size")
+JUDGED_BY = ("metric", "higher_is_better", "percent", "test", "margin", "failing", "rounds", "family", "family_size")
 """What sweep.json declares before the runs."""
 
 
@@ -34,12 +34,20 @@ class SweepPlan:
     Attributes:
       definition: the content of sweep.json but for the execution.
       before: the sweep.json there is; {} if there is none.
+      runs: those that there may be: of every row with as many seeds as any may get.
     """
 
     datasets: Mapping[DataConfig, Dataset]
     definition: dict[str, Any]
     before: dict[str, Any]
     runs: list[Planned]
+
+    def in_round(self, seeds: Mapping[str, int]) -> tuple[dict[str, Any], list[Planned]]:
+        """The content of sweep.json and the runs, where each row is given so many seeds."""
+        rows = {row: {**content, "seeds": seeds[row]} for row, content in self.definition["rows"].items()}
+        runs = [run for run in self.runs if run.number < seeds[run.row]]
+        numbers = sorted({run.config.seed for run in runs})
+        return {**self.definition, "rows": rows, "seeds": numbers}, runs
 
 
 def plan_sweep(
@@ -115,9 +123,9 @@ def _runs_of(rows: Sequence[_Row], seeds: Sequence[int], workdir: Path) -> list[
     runs = []
     for row in rows:
         name = row.variant.name
-        for seed in seeds:
+        for number, seed in enumerate(seeds):
             config = with_values(row.variant.config, {"seed": seed})
-            run = Planned(name, config, run_directory_of(workdir, name, seed), row.key(seed), row.parameters)
+            run = Planned(name, config, run_directory_of(workdir, name, seed), row.key(seed), row.parameters, number)
             _check_directory(run)
             runs.append(run)
     return runs
@@ -175,6 +183,7 @@ def _describe(name: str, experiment: Experiment, scale_name: str, scale: Scale, 
         "test": scale.test,
         "margin": scale.margin,
         "failing": scale.failing,
+        "rounds": list(scale.rounds),
         "family": scale.family,
         "family_size": scale.family_size,
         "curve": experiment.curve,

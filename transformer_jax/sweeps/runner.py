@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import jax
 
 from transformer_jax.compilation import QUICK_COMPILATION, available_cpus, known_flags
 from transformer_jax.errors import UserError
+from transformer_jax.report.comparison import all_pairs
 from transformer_jax.report.read import read_run, read_sweep
+from transformer_jax.report.rounds import settle
 from transformer_jax.report.wording import count
 from transformer_jax.report.write import Report, write_report
 from transformer_jax.run.compile import check_lanes
@@ -19,7 +21,7 @@ from transformer_jax.run.lock import in_use, locked
 from transformer_jax.sweeps.execution import Execution, choose_lanes, is_short
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
 from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks, representatives
-from transformer_jax.sweeps.planning import plan_sweep
+from transformer_jax.sweeps.planning import SweepPlan, plan_sweep
 from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.reuse import finished_runs, reuse
 
@@ -41,7 +43,7 @@ def run_sweep(
     time_limit: float | None = None,
     say: Say = print,
 ) -> Report:
-    """Trains what is missing and writes the report.
+    """Trains what is missing and writes the report; where the scale has rounds, one after the other.
 
     Args:
       variants: the rows on their base, see `make_variants`.
@@ -63,7 +65,6 @@ def run_sweep(
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     environment = dict(os.environ)
     plan = plan_sweep(name, experiment, scale_name, scale, variants, workdir)
-    definition, before, runs = plan.definition, plan.before, plan.runs
     workers = workers or _default_workers()
     short = jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants)
     if short and "XLA_FLAGS" not in environment:
@@ -71,27 +72,79 @@ def run_sweep(
     if lanes is not None and lanes > 1:
         for variant in variants:
             check_lanes(variant.config)
+    how = _How(workers, lanes, time_limit, environment, say)
     with locked(workdir):
-        execution = Execution.read(before["execution"], workdir / SWEEP) if before else Execution()
-        write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
+        execution = Execution.read(plan.before["execution"], workdir / SWEEP) if plan.before else Execution()
         if retry_failed:
-            for run in runs:
+            for run in plan.runs:
                 (run.workdir / ERROR).unlink(missing_ok=True)
         beside = [path.parent for path in sorted(workdir.absolute().parent.glob(f"*/{SWEEP}"))]
-        _reuse(runs, beside if reuse_finished else [workdir], say)
-        programs = group_by_program(representatives(runs))
-        missing = sum(run.is_open for program in programs for run in program)
-        say(f"{count(len(runs), 'run')}, {count(len(programs), 'program')}; {missing} to go.")
-        if missing:
-            together = execution.groups if lanes in (None, execution.lanes) else []
-            wanted = lanes or execution.lanes
-            lanes = choose_lanes(programs, wanted, workers, plan.datasets, workdir / "tasks", environment, say)
-            tasks, groups = make_tasks(programs, together, lanes, workers)
-            execution = Execution(lanes, groups)
-            write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
-            run_tasks(tasks, workdir / "tasks", workers, time_limit, environment, say)
-        _reuse(runs, [workdir], say, started=True)
-        return write_report(workdir)
+        definition, runs = plan.definition, plan.runs
+        seeds: Mapping[str, int] = {}
+        while True:
+            if scale.rounds:
+                definition, runs = plan.in_round(seeds or dict.fromkeys(definition["rows"], scale.rounds[0]))
+            _write_definition(workdir, definition, execution)
+            _reuse(runs, beside if reuse_finished else [workdir], say)
+            execution = _train_missing(runs, definition, execution, plan, workdir, how, again=bool(seeds))
+            _reuse(runs, [workdir], say, started=True)
+            progress = settle(sweep := read_sweep(workdir), all_pairs(sweep))
+            if not scale.rounds or progress.is_over or progress.seeds == seeds:
+                return write_report(workdir)
+            seeds = progress.seeds
+            names = [row for row, number in seeds.items() if number == scale.rounds[progress.round - 1]]
+            settled = len(progress.outcomes) - progress.open
+            say(
+                f"{settled} of {count(len(progress.outcomes), 'comparison')} settled; round {progress.round} of "
+                f"{len(scale.rounds)}: {', '.join(names)} with {scale.rounds[progress.round - 1]} seeds."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """How runs are trained; see `run_sweep`."""
+
+    workers: int
+    lanes: int | None
+    time_limit: float | None
+    environment: dict[str, str]
+    say: Say
+
+
+def _write_definition(workdir: Path, definition: Mapping[str, Any], execution: Execution) -> None:
+    write_json(workdir / SWEEP, {**definition, "execution": dataclasses.asdict(execution)})
+
+
+def _train_missing(
+    runs: Sequence[Planned],
+    definition: Mapping[str, Any],
+    execution: Execution,
+    plan: SweepPlan,
+    workdir: Path,
+    how: _How,
+    again: bool,
+) -> Execution:
+    """Trains the runs that are open, and says how; what was started together stays together.
+
+    Args:
+      again: a round before this one was trained here: its lanes stand, and are not timed anew.
+    """
+    programs = group_by_program(representatives(runs))
+    missing = sum(run.is_open for program in programs for run in program)
+    how.say(f"{count(len(runs), 'run')}, {count(len(programs), 'program')}; {missing} to go.")
+    if not missing:
+        return execution
+    together = execution.groups if how.lanes in (None, execution.lanes) else []
+    wanted, tasks = how.lanes or execution.lanes, workdir / "tasks"
+    if again and wanted:
+        lanes = wanted
+    else:
+        lanes = choose_lanes(programs, wanted, how.workers, plan.datasets, tasks, how.environment, how.say)
+    work, groups = make_tasks(programs, together, lanes, how.workers)
+    execution = Execution(lanes, groups)
+    _write_definition(workdir, definition, execution)
+    run_tasks(work, tasks, how.workers, how.time_limit, how.environment, how.say)
+    return execution
 
 
 def _reuse(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, started: bool = False) -> None:
@@ -108,8 +161,8 @@ def _default_workers() -> int:
     return len(available_cpus()) if jax.default_backend() == "cpu" else 1
 
 
-def sweep_status(workdir: Path, planned: Sequence[Planned] | None = None) -> list[dict[str, Any]]:
-    """Row, seed, status and message of every run of a sweep, or of the `planned` ones, as its directory tells.
+def sweep_status(workdir: Path, plan: SweepPlan | None = None) -> list[dict[str, Any]]:
+    """Row, seed, status and message of every run of a sweep, or of those that are planned, as its directory tells.
 
     The status is "running" where a process holds the run, "stopped" where it was interrupted and can be resumed.
 
@@ -118,7 +171,11 @@ def sweep_status(workdir: Path, planned: Sequence[Planned] | None = None) -> lis
     """
     sweep = read_sweep(workdir)
     found = sweep.runs
-    if planned is not None:
+    if plan is not None:
+        planned = plan.runs
+        if plan.definition["rounds"]:
+            first = dict.fromkeys(plan.definition["rows"], plan.definition["rounds"][0])
+            _, planned = plan.in_round({**first, **settle(sweep, all_pairs(sweep)).seeds})
         known = {(run.row, run.seed): run for run in found}
         names = [(run.row, run.config.seed) for run in planned]
         found = tuple(known.get(name) or read_run(workdir, *name, sweep.metric) for name in names)
