@@ -26,7 +26,25 @@ ROWS = rows.ROWS | {
         "train.patience": None,
         "train.log_every": 50,
         "evaluate.checkpoint": "last",
-    }
+    },
+    "small": {
+        "data.tokenizer": "sentencepiece(vocab_size=4000)",
+        "data.tokens_per_batch": 2048,
+        "data.batching": "packed",
+        "data.max_length": 64,
+        "model.num_encoder_layers": 3,
+        "model.num_decoder_layers": 3,
+        "model.dropout_rate": 0.1,
+        "optimizer.schedule": "cosine",
+        "optimizer.learning_rate": 2.5e-3,
+        "optimizer.warmup_steps": 300,
+        "train.steps": 2500,
+        "train.evaluate_every": 500,
+        "train.patience": None,
+        "train.log_every": 50,
+        "decode.beam_size": 4,
+        "evaluate.checkpoint": "last",
+    },
 }
 
 

@@ -88,6 +88,7 @@ ROWS = {
     "base": {},
     # Table 3, row A: the number of heads at the same d_model, so at the same number of parameters.
     "heads_1": {"model.num_heads": 1},
+    "heads_2": {"model.num_heads": 2},
     "heads_4": {"model.num_heads": 4},
     "heads_8": {"model.num_heads": 8},
     "heads_16": {"model.num_heads": 16},
@@ -140,6 +141,12 @@ ROWS = {
     "weights_off_by_one": {WEIGHTS: "softmax_off_by_one"},
     "weights_uniform": {WEIGHTS: "uniform"},
     "cross_weights_uniform": {"model.attention.cross.weights": "uniform"},
+    # Later kinds of attention.
+    "linear_attention": {"model.attention.score": "elu", WEIGHTS: "proportional"},
+    "talking_heads": {WEIGHTS: "talking_heads"},
+    "multi_query": {PROJECTIONS: "grouped"},
+    "grouped_query": {PROJECTIONS: "grouped(groups=2)"},
+    "local": {f"model.attention.{place}.window": 4 for place in ("encoder", "decoder")},
     # Positions.
     "positions_learned": {POSITIONS: "learned"},
     "positions_none": {POSITIONS: "none"},
@@ -149,6 +156,7 @@ ROWS = {
     "positions_t5": {POSITIONS: "t5"},
     "positions_shaw": {POSITIONS: "shaw"},
     "positions_alibi": {POSITIONS: "alibi"},
+    "positions_transformer_xl": {POSITIONS: "transformer_xl"},
     # Residual connections and normalisation.
     "pre_norm": {"model.residual": "pre_norm"},
     "no_residual": {"model.residual": "none"},

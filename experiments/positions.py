@@ -81,6 +81,7 @@ EXPERIMENT = Experiment(
             "positions_t5",
             "positions_shaw",
             "positions_alibi",
+            "positions_transformer_xl",
         ],
     ),
     scales=SCALES | {f"length_{cutoff}": length_split(cutoff) for cutoff in (22, 26)} | {"translation": TRANSLATION},

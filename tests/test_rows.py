@@ -65,12 +65,16 @@ def attention_by_hand(config: Config, place: str) -> int:
         "shared_key_value": query + key,
         "shared": query,
         "hidden": query + key + value + sum(h * width + (h * width) ** 2 for width in (d_k, d_k, d_v)),
+        "grouped": query + (key + value) // h,
+        "grouped(groups=2)": query + 2 * (key + value) // h,
     }[slots.projections]
     total += value if slots.output_projection == "linear" else 0
     total += {"bilinear": h * d_k**2, "additive": h * d_k}.get(slots.score, 0)
     total += h if slots.scale == "learned" else 0
     total += {"none": 0, "rms_norm": 2 * d_k, "layer_norm": 4 * d_k}[slots.qk_norm]
-    return total + (33 * d_k if model.positions == "shaw" and place != "cross" else 0)
+    total += 2 * h**2 if slots.weights == "talking_heads" else 0
+    relative = {"shaw": 33 * d_k, "transformer_xl": (h * d_k) ** 2 + 2 * h * d_k}
+    return total + (relative.get(model.positions, 0) if place != "cross" else 0)
 
 
 def test_there_are_the_configs_that_the_documents_name():
@@ -98,7 +102,7 @@ ATTENTION = "model.attention"
 CHANGES = {  # what each row changes in the base of Table 3, as its name says it
     "base": {},
     "heads_8": {},
-    **{f"heads_{n}": {"model.num_heads": n, "model.d_k": 512 // n, "model.d_v": 512 // n} for n in (1, 4, 16, 32)},
+    **{f"heads_{n}": {"model.num_heads": n, "model.d_k": 512 // n, "model.d_v": 512 // n} for n in (1, 2, 4, 16, 32)},
     **{f"heads_{n}_fixed_d_k": {"model.num_heads": n} for n in (1, 4, 16, 32)},
     "ffn_depth_1": {"model.ffn_depth": 1},
     "ffn_depth_1_partner": {"model.d_ff": 256},
@@ -138,6 +142,11 @@ CHANGES = {  # what each row changes in the base of Table 3, as its name says it
     "weights_sparsemax": {f"{ATTENTION}.weights": "sparsemax"},
     "weights_off_by_one": {f"{ATTENTION}.weights": "softmax_off_by_one"},
     "weights_uniform": {f"{ATTENTION}.weights": "uniform"},
+    "linear_attention": {f"{ATTENTION}.score": "elu", f"{ATTENTION}.weights": "proportional"},
+    "talking_heads": {f"{ATTENTION}.weights": "talking_heads"},
+    "multi_query": {f"{ATTENTION}.projections": "grouped"},
+    "grouped_query": {f"{ATTENTION}.projections": "grouped(groups=2)"},
+    "local": {f"{ATTENTION}.encoder.window": 4, f"{ATTENTION}.decoder.window": 4},
     "cross_weights_uniform": {f"{ATTENTION}.cross.weights": "uniform"},
     "positions_learned": {"model.positions": "learned"},
     "positions_none": {"model.positions": "none"},
@@ -147,6 +156,7 @@ CHANGES = {  # what each row changes in the base of Table 3, as its name says it
     "positions_t5": {"model.positions": "t5"},
     "positions_shaw": {"model.positions": "shaw"},
     "positions_alibi": {"model.positions": "alibi"},
+    "positions_transformer_xl": {"model.positions": "transformer_xl"},
     "pre_norm": {"model.residual": "pre_norm"},
     "no_residual": {"model.residual": "none"},
     "rms_norm": {"model.norm": "rms_norm"},

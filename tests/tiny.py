@@ -42,7 +42,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "model.attention.projections": PROJECTIONS,
     "model.feed_forward": FEED_FORWARDS,
 }
-ALONE = ("uniform",)
+ALONE = ("uniform", "proportional")
 """Entries that make those of other slots idle."""
 
 

@@ -77,6 +77,7 @@ PROJECTED_BY = {
     "shared_query_key": ("query", "query", "value"),
     "shared_key_value": ("query", "key", "key"),
     "shared": ("query", "query", "query"),
+    "grouped": ("query", "key", "value"),
 }
 """What makes queries, keys and values; None: head i takes slice i."""
 
@@ -88,6 +89,8 @@ def projected_in_numpy(x_TD, params, name, head):
     if "Dense_0" in params[name]:
         hidden, linear = params[name]["Dense_0"], params[name]["DenseGeneral_0"]
         return np.maximum(x_TD @ hidden["kernel"] + hidden["bias"], 0) @ linear["kernel"][:, head]
+    if "DenseGeneral_0" in params[name]:  # one head for all
+        return x_TD @ params[name]["DenseGeneral_0"]["kernel"][:, 0]
     return x_TD @ params[name]["kernel"][:, head]
 
 
@@ -126,6 +129,26 @@ def test_multi_head_attention_of_every_projection_is_that_of_numpy(projections, 
         np.testing.assert_allclose(found[b], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_groups_of_heads_share_keys_and_values():
+    """Four heads, of which the first two have the keys and values of the first group."""
+    changes = {"model.num_heads": 4, "model.attention.projections": "grouped(groups=2)"}
+    shapes, attend = inside.multi_head_attention(tiny.config(changes), "cross")
+    x_BTD, memory_BSD, mask = normal(B, T, D), normal(B, S, D), np.ones((B, 1, T, S), bool)
+    params = jax.tree.map(lambda a: normal(*a.shape), shapes(x_BTD, memory_BSD))
+    assert params["key"]["DenseGeneral_0"]["kernel"].shape == (D, 2, D // 4)
+    each = {"query": params["query"], "out": params["out"]}
+    each |= {n: {"kernel": params[n]["DenseGeneral_0"]["kernel"][:, [0, 0, 1, 1]]} for n in ("key", "value")}
+    _, attend_all = inside.multi_head_attention(tiny.config({"model.num_heads": 4}), "cross")
+    found = attend(params, x_BTD, memory_BSD, mask)
+    np.testing.assert_allclose(found, attend_all(each, x_BTD, memory_BSD, mask), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [0, 3, -2])
+def test_groups_that_do_not_divide_the_heads_are_refused(groups):
+    assert tiny.accepted(tiny.config({"model.attention.projections": "grouped(groups=2)"}))
+    assert not tiny.accepted(tiny.config({"model.attention.projections": f"grouped(groups={groups})"}))
+
+
 # --- Scores ---
 
 
@@ -135,6 +158,8 @@ def score_in_numpy(name, q, k, params):
         return q @ params["kernel"] @ k
     if name == "additive":
         return params["v"] @ np.tanh(q + k)
+    if name == "elu":
+        return np.dot(*(np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q, k)))
     cosine = q @ k / np.linalg.norm(q) / np.linalg.norm(k)
     return {"dot": q @ k, "cosine": K * cosine}[name]
 
@@ -217,14 +242,47 @@ WEIGHTS_IN_NUMPY = {
     "sparsemax": sparsemax_in_numpy,
     "softmax_off_by_one": lambda row: np.exp(row) / (1 + np.exp(row).sum()),
     "uniform": lambda row: np.full(len(row), 1 / len(row)),
+    "proportional": lambda row: np.maximum(row, 0) / (np.maximum(row, 0).sum() or 1),
+    "talking_heads": lambda row: np.exp(row) / np.exp(row).sum(),  # as it starts
 }
+
+
+def weighted(name, logits, mask, params=None):
+    """What an entry makes of logits, with the parameters that it starts with or these."""
+    entry = WEIGHTS[name]()
+    if not isinstance(entry, nn.Module):
+        return entry(logits, mask)
+    variables = entry.init(jax.random.key(0), logits, mask) if params is None else {"params": params}
+    return entry.apply(variables, logits, mask)
+
+
+def test_heads_talk_before_and_after_the_softmax():
+    logits, mask = normal(B, H, T, S), RNG.random((B, 1, T, S)) < 0.7
+    mask[..., 0] = True
+    params = {name: normal(H, H) for name in ("logits", "weights")}
+    mixed = np.einsum("BHTS,HG->BGTS", logits, params["logits"])
+    expected = np.einsum("BHTS,HG->BGTS", softmax_in_numpy(mixed, mask), params["weights"])
+    np.testing.assert_allclose(weighted("talking_heads", logits, mask, params), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_score_elu_in_proportion_is_linear_attention():
+    """phi(Q) (phi(K)^T V) over phi(Q) (phi(K)^T 1): what has a cost of T + S, computed in that order."""
+    q, k, v = normal(B, T, H, K), normal(B, S, H, K), normal(B, S, H, V)
+    everything = np.ones((B, 1, T, S), bool)
+    found, _ = attention(
+        q, k, v, everything, scale=0.3, score=SCORES["elu"]().bind({}), weights=WEIGHTS["proportional"]()
+    )
+    phi_q, phi_k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q, k))
+    above = np.einsum("BTHK,BHKV->BTHV", phi_q, np.einsum("BSHK,BSHV->BHKV", phi_k, v))
+    below = np.einsum("BTHK,BHK->BTH", phi_q, phi_k.sum(1))
+    np.testing.assert_allclose(found, above / below[..., None], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_over_the_allowed_keys(name):
     logits, mask = 2 * normal(B, H, T, S), RNG.random((B, 1, T, S)) < 0.7
     mask[..., 0] = True
-    found = np.asarray(WEIGHTS[name](logits, mask))
+    found = np.asarray(weighted(name, logits, mask))
     assert found.shape == (B, H, T, S)
     for b, h, t in np.ndindex(B, H, T):
         allowed = mask[b, 0, t]
@@ -237,8 +295,8 @@ def test_weights_over_the_allowed_keys(name):
 def test_a_row_that_may_attend_to_nothing_is_zero_and_harms_no_gradient(name):
     logits, mask = normal(B, H, T, S), np.ones((B, 1, T, S), bool)
     mask[0, 0, 1] = False
-    weights = WEIGHTS[name](logits, mask)
-    gradient = jax.grad(lambda x: jnp.sum(jnp.sin(WEIGHTS[name](x, mask) * np.arange(S))))(logits)
+    weights = weighted(name, logits, mask)
+    gradient = jax.grad(lambda x: jnp.sum(jnp.sin(weighted(name, x, mask) * np.arange(S))))(logits)
     assert np.all(weights[0, :, 1] == 0)
     assert np.all(np.isfinite(gradient))
     assert np.all(gradient[0, :, 1] == 0)
@@ -250,7 +308,7 @@ def test_a_row_that_may_attend_to_nothing_is_zero_and_harms_no_gradient(name):
 def test_weights_stand_logits_of_any_size(name, size):
     """The two largest, alone or among others that count for nothing, share what there is; so do all that are equal."""
     some, all_equal = np.float32([[[[size, -size, 0, size]]]]), np.float32([[[[size] * 4, [-size] * 4]]])
-    function = functools.partial(WEIGHTS[name], mask_BHTS=np.ones((1, 1, 1, 4), bool))
+    function = functools.partial(weighted, name, mask=np.ones((1, 1, 1, 4), bool))
     for logits in (some, all_equal):
         assert np.all(np.isfinite(function(logits)))
         assert np.all(np.isfinite(jax.grad(lambda x: jnp.sum(function(x) ** 2))(logits)))

@@ -52,6 +52,21 @@ def test_logits_depend_on_every_token_up_to_theirs_and_on_no_other(overrides):
     assert np.all(target_BT[past_BT] > 0) or not sees_all
 
 
+@EVERY_FAMILY
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_a_window_hides_what_stands_further_away(family, window):
+    """One layer: what a logit depends on is what its own position may attend to."""
+    overrides = {"model.family": family, "model.attention.window": window}
+    layers = {path: 1 for path in tiny.model_fields(family) if path.endswith("_layers")}
+    config = tiny.config(overrides | layers)
+    batch, t = tiny.batch_of(config), 4
+    *_, (_, target_BT) = influence(config, tiny.params(config), batch, t)
+    predicts_B, places = batch["targets"][:, t] != 0, np.arange(target_BT.shape[1])
+    assert predicts_B.any()
+    seen = np.broadcast_to((places <= t) & (places >= t - window), target_BT[predicts_B].shape)
+    np.testing.assert_array_equal(target_BT[predicts_B] > 0, seen)
+
+
 @UNMASKED
 def test_without_its_mask_the_decoder_sees_the_answer(family):
     leaking = tiny.config({"model.family": family, "model.decoder_mask": "none"})

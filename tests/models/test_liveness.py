@@ -16,7 +16,13 @@ from transformer_jax.config import FAMILIES, fields_of, is_read, replace, value_
 
 ONE_CHOICE = {"model.family"}
 PLACES = [f"model.attention.{place}" for place in ("encoder", "decoder", "cross")]
-NUMBERS = {"model.d_k": [6], "model.d_v": [6], "model.source_vocab_size": [17], "model.norm_epsilon": [0.5]}
+NUMBERS = {
+    "model.attention.window": [0],
+    "model.d_k": [6],
+    "model.d_v": [6],
+    "model.source_vocab_size": [17],
+    "model.norm_epsilon": [0.5],
+}
 EVERY_FIELD = [(family, path) for family in FAMILIES for path in tiny.model_fields(family) if path not in ONE_CHOICE]
 CONDITIONS = [  # in this config that field is read, or not
     ("model.attention.scale_value", {"model.attention.scale": "constant"}, True),
@@ -25,6 +31,7 @@ CONDITIONS = [  # in this config that field is read, or not
     ("model.attention.encoder.scale_value", {"model.attention.scale": "constant"}, True),
     ("model.attention.cross.scale_value", {"model.attention.cross.scale": "constant"}, True),
     ("model.attention.cross.scale_value", {"model.attention.decoder.scale": "constant"}, False),
+    ("model.attention.scale", {"model.attention.weights": "uniform"}, False),
     ("model.attention.use_bias", {"model.attention.projections": "none"}, True),
     (
         "model.attention.use_bias",
@@ -60,11 +67,12 @@ CONDITIONS_OF = [
 def alternatives(path, config):
     """Other values of a field than the one it has, or inherits."""
     place = next((place for place in PLACES if path.startswith(f"{place}.")), "model.attention")
-    value = value_at(config, path.replace(place, "model.attention"))
+    general = path.replace(place, "model.attention")
+    value = value_at(config, general)
     if choices := tiny.choices(path, fields_of(config)):
         return [choice for choice in choices if choice != value]
-    if path in NUMBERS:
-        return NUMBERS[path]
+    if general in NUMBERS:
+        return NUMBERS[general]
     return [value / 2 + 0.2] if fields_of(config)[path].base_type is float else [2 * value]
 
 

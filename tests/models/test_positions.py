@@ -15,13 +15,14 @@ B, T, S, H, K, D = 2, 5, 7, 4, 6, 8
 RNG = np.random.default_rng(0)
 X_BTD = RNG.normal(size=(B, T, D)).astype(np.float32)
 Q_BTHK = RNG.normal(size=(B, T, H, K)).astype(np.float32)
+K_BSHK = RNG.normal(size=(B, S, H, K)).astype(np.float32)
 Q_POSITIONS = np.int32([[0, 1, 2, 0, 1], [3, 4, 5, 6, 7]])  # of a packed row, and of one decoded from the middle
 K_POSITIONS = np.int32([[0, 1, 2, 0, 1, 2, 0], [0, 1, 2, 3, 30, 90, 300]])
 CALLS = {
     "add": (X_BTD, Q_POSITIONS),
     "bias": (H, Q_POSITIONS, K_POSITIONS),
     "rotate": (Q_BTHK, Q_POSITIONS),
-    "score": (Q_BTHK, Q_POSITIONS, K_POSITIONS),
+    "score": (Q_BTHK, K_BSHK, Q_POSITIONS, K_POSITIONS),
 }
 
 
@@ -30,12 +31,12 @@ def call(scheme, hook, causal=False):
     arguments = [jnp.asarray(a) if isinstance(a, np.ndarray) else a for a in CALLS[hook]]
     how = {"method": hook} | ({"causal": causal} if hook == "bias" else {})
     shapes = jax.eval_shape(lambda: scheme.init(jax.random.key(0), *arguments, **how)).get("params", {})
-    params = {name: RNG.normal(size=leaf.shape).astype(np.float32) for name, leaf in shapes.items()}
+    params = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape).astype(np.float32), shapes)
     return np.asarray(scheme.apply({"params": params}, *arguments, **how)), params
 
 
-def sinusoid(p, i):
-    angle = p / 10000 ** (2 * (i // 2) / D)
+def sinusoid(p, i, width=D):
+    angle = p / 10000 ** (2 * (i // 2) / width)
     return math.sin(angle) if i % 2 == 0 else math.cos(angle)
 
 
@@ -78,6 +79,10 @@ def pair_twin(name, hook, causal, params, b, h, t, s):
         return -(2.0 ** (-8 * (h + 1) / H)) * abs(offset)
     if (name, hook) == ("shaw", "score"):
         return Q_BTHK[b, t, h] @ params["keys"][min(max(offset, -16), 16) + 16]
+    if (name, hook) == ("transformer_xl", "score"):  # further apart than there are keys no two tokens stand
+        distance = np.array([sinusoid(-min(max(offset, -S), S), i, H * K) for i in range(H * K)])
+        r = distance @ params["r"]["kernel"][:, h]
+        return params["u"][h] @ K_BSHK[b, s, h] + (Q_BTHK[b, t, h] + params["v"][h]) @ r
     return 0.0
 
 

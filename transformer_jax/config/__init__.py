@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from transformer_jax.config.decoder_only import DecoderOnlyConfig
 from transformer_jax.config.families import FAMILIES
 from transformer_jax.config.model import (
+    SCALELESS,
     AttentionPlace,
     AttentionSlots,
     EmbeddingConfig,
@@ -52,6 +53,7 @@ from transformer_jax.config.tree import (
 __all__ = [
     "FAMILIES",
     "FIELDS",
+    "SCALELESS",
     "TASK_CONFIGS",
     "WIDEST",
     "AttentionPlace",

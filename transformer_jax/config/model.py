@@ -9,22 +9,32 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transformer_jax.config.schema import LARGEST, MOST_TOKENS, WIDEST, Knob, knob
 
+SCALELESS = ("uniform", "proportional")
+"""Weights that no scale changes."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AttentionSlots:
     """Section 3.2. Each can be set for the three places of attention apart."""
 
     score: str = knob("dot", "how a query and a key are compared (Eq. 1; slot SCORES)")
-    scale: str = knob("inv_sqrt_d_k", "multiplies every score (Section 3.2.1; slot SCALES)")
+    scale: str = knob(
+        "inv_sqrt_d_k",
+        "multiplies every score (Section 3.2.1; slot SCALES)",
+        read_if=lambda a: a.weights not in SCALELESS,
+    )
     scale_value: float = knob(
         0.125,
         "the factor itself, at scale 'constant'",
         low=-LARGEST,
         high=LARGEST,
         traced=True,
-        read_if=lambda a: a.scale == "constant" and a.weights != "uniform",
+        read_if=lambda a: a.scale == "constant" and a.weights not in SCALELESS,
     )
     weights: str = knob("softmax", "from scores to weights (Eq. 1; slot WEIGHTS)")
+    window: int | None = knob(
+        None, "keys that stand further away than so many positions are not attended to", low=0, high=MOST_TOKENS
+    )
     projections: str = knob("linear", "W_Q, W_K and W_V (Section 3.2.2; slot PROJECTIONS)")
     output_projection: Literal["linear", "none"] = knob("linear", "W_O (Section 3.2.2); without: H * d_v = d_model")
     qk_norm: Literal["none", "rms_norm", "layer_norm"] = knob("none", "normalisation of queries and keys, per head")

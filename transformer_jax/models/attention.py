@@ -60,7 +60,8 @@ class MultiHeadAttention(nn.Module):
     projections: Callable[[], tuple[nn.Module, nn.Module, nn.Module]]
     score: Callable[[], Score]
     scale: Callable[["MultiHeadAttention"], float | jax.Array]
-    weights: Weights
+    weights: Callable[[], Weights]
+    reach: Callable[[Relation], jax.Array]
     output_projection: Callable[[], nn.Module]
     qk_norm: Callable[[], nn.Module]
     positions: Callable[[], NoPositions]
@@ -71,6 +72,7 @@ class MultiHeadAttention(nn.Module):
         self.query_norm, self.key_norm = self.qk_norm(), self.qk_norm()
         self.score_function = self.score()
         self.scale_factor = self.scale(self)
+        self.weights_function = self.weights()
         self.relative = self.positions()
         self.weights_dropout = self.dropout()
         self.out = self.output_projection()
@@ -83,11 +85,11 @@ class MultiHeadAttention(nn.Module):
             q_BTHK,
             k_BSHK,
             v_BSHV,
-            relation.mask_BHTS,
+            self.reach(relation),
             scale=self.scale_factor,
             score=self.score_function,
-            weights=self.weights,
-            relative_score=self.relative.score(q_BTHK, relation.q_positions_BT, relation.k_positions_BS),
+            weights=self.weights_function,
+            relative_score=self.relative.score(q_BTHK, k_BSHK, relation.q_positions_BT, relation.k_positions_BS),
             bias=relation.bias_BHTS,
             dropout=self.weights_dropout,
         )

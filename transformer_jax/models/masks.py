@@ -73,6 +73,17 @@ def by_hypothesis(x_BTC: jax.Array, hypotheses: int) -> jax.Array:
     return jnp.swapaxes(x_BTC.reshape(batch_size, -1, width, size), 1, 2).reshape(hypotheses, columns // width, size)
 
 
+def everywhere(relation: Relation) -> jax.Array:
+    """bool[B, 1, T, S]: whom each query may attend to."""
+    return relation.mask_BHTS
+
+
+def within(relation: Relation, window: int) -> jax.Array:
+    """bool[B, 1, T, S]: of those, the keys that stand at most `window` positions away (local attention)."""
+    distance_BTS = jnp.abs(relation.k_positions_BS[:, None, :] - relation.q_positions_BT[:, :, None])
+    return relation.mask_BHTS & (distance_BTS <= window)[:, None]
+
+
 def segment_mask(q_segments_BT: jax.Array, k_segments_BS: jax.Array) -> jax.Array:
     """bool[B, 1, T, S]: within a sentence, never to padding."""
     same = q_segments_BT[:, None, :, None] == k_segments_BS[:, None, None, :]

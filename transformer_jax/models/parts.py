@@ -1,6 +1,7 @@
 """The parts that a config chooses for a model: its slots, resolved. Every family of models is built from them."""
 
 import dataclasses
+import functools
 from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from transformer_jax.config import ModelConfig, attention_at
 from transformer_jax.models.attention import MultiHeadAttention
 from transformer_jax.models.embedding import Embedding, NoOutputBias, OutputBias
 from transformer_jax.models.feed_forward import FEED_FORWARDS
+from transformer_jax.models.masks import everywhere, within
 from transformer_jax.models.positions import POSITIONS, NoPositions
 from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
 from transformer_jax.models.regularisation import Dropout
@@ -54,6 +56,7 @@ class Parts(Generic[Family]):
             score=resolve(SCORES, slots.score, f"{field}.score"),
             scale=lambda attention: scale(attention, value=slots.scale_value),
             weights=resolve(WEIGHTS, slots.weights, f"{field}.weights"),
+            reach=everywhere if slots.window is None else functools.partial(within, window=slots.window),
             output_projection=lambda: output_projection(config.d_model, **linear),
             qk_norm=lambda: NORMS[slots.qk_norm](epsilon=config.norm_epsilon, dtype=self.dtype),
             positions=NoPositions if place == "cross" else self.positions,

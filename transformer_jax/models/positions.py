@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.config import AttentionPlace, Config
+from transformer_jax.config import SCALELESS, AttentionPlace, Config
 from transformer_jax.errors import UserError
 from transformer_jax.models.masks import Relation
 
@@ -22,10 +22,11 @@ class NoPositions(nn.Module):
 
     def check(self, config: Config, place: AttentionPlace) -> None:
         """Refuses a config, and the self-attentions of one of its stacks, in which the scheme cannot work."""
-        if acts_on_scores(self) and place.slots.weights == "uniform":
+        weights = place.slots.weights
+        if acts_on_scores(self) and weights in SCALELESS:
             raise UserError(
-                f"model.positions = {config.model.positions!r} acts on the scores, which {place.field}.weights = "
-                "'uniform' leaves out."
+                f"model.positions = {config.model.positions!r} acts on the scores as softmax reads them, but "
+                f"{place.field}.weights is {weights!r}."
             )
 
     def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
@@ -47,7 +48,9 @@ class NoPositions(nn.Module):
         """Queries or keys with their positions in them."""
         return x_BTHK
 
-    def score(self, q_BTHK: jax.Array, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array | float:
+    def score(
+        self, q_BTHK: jax.Array, k_BSHK: jax.Array, q_positions_BT: jax.Array, k_positions_BS: jax.Array
+    ) -> jax.Array | float:
         """What is added to q . k before the scale: [B, H, T, S] or 0."""
         return 0.0
 
@@ -176,14 +179,48 @@ class ShawRelative(NoPositions):
     max_distance: int = 16
 
     @nn.compact
-    def score(self, q_BTHK: jax.Array, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array:
+    def score(
+        self, q_BTHK: jax.Array, k_BSHK: jax.Array, q_positions_BT: jax.Array, k_positions_BS: jax.Array
+    ) -> jax.Array:
         d_k = q_BTHK.shape[-1]
         table = self.param("keys", nn.initializers.xavier_uniform(), (2 * self.max_distance + 1, d_k))
         q_a_BTHN = jnp.einsum("BTHK,NK->BTHN", q_BTHK, table.astype(q_BTHK.dtype), preferred_element_type=jnp.float32)
-        offset_BTS = k_positions_BS[:, None, :] - q_positions_BT[:, :, None]
-        index_BTS = jnp.clip(offset_BTS, -self.max_distance, self.max_distance) + self.max_distance
-        index_BT1S = jnp.broadcast_to(index_BTS, (q_BTHK.shape[0], *index_BTS.shape[1:]))[:, :, None]
-        return jnp.moveaxis(jnp.take_along_axis(q_a_BTHN, index_BT1S, axis=-1), 2, 1)
+        return _at_offsets(q_a_BTHN, q_positions_BT, k_positions_BS)
+
+
+def _at_offsets(x_BTHN: jax.Array, q_positions_BT: jax.Array, k_positions_BS: jax.Array) -> jax.Array:
+    """[B, H, T, S]: of values for the offsets -n, ..., n of key from query, that of each query and key, clipped."""
+    n = x_BTHN.shape[-1] // 2
+    offset_BTS = k_positions_BS[:, None, :] - q_positions_BT[:, :, None]
+    index_BTS = jnp.clip(offset_BTS, -n, n) + n
+    index_BT1S = jnp.broadcast_to(index_BTS, (x_BTHN.shape[0], *index_BTS.shape[1:]))[:, :, None]
+    return jnp.moveaxis(jnp.take_along_axis(x_BTHN, index_BT1S, axis=-1), 2, 1)
+
+
+class TransformerXL(NoPositions):
+    """(q + u) . k + (q + v) . r_{t-s} W_R, r the sinusoids of the distance (Dai et al. 2019, Section 3.3).
+
+    u and v, a vector a head each, start at 0. The sinusoids are as wide as all queries together, H d_k.
+    """
+
+    base: float = 10000.0
+
+    @nn.compact
+    def score(
+        self, q_BTHK: jax.Array, k_BSHK: jax.Array, q_positions_BT: jax.Array, k_positions_BS: jax.Array
+    ) -> jax.Array:
+        num_heads, d_k = q_BTHK.shape[-2:]
+        u_HK, v_HK = (self.param(name, nn.initializers.zeros, (num_heads, d_k), jnp.float32) for name in ("u", "v"))
+        farthest = k_BSHK.shape[1]  # no two tokens of a sentence that is kept in so many places are further apart
+        distance_1N = -jnp.arange(-farthest, farthest + 1)[None]
+        r_1NHK = nn.DenseGeneral(
+            (num_heads, d_k), use_bias=False, dtype=q_BTHK.dtype, kernel_init=nn.initializers.xavier_uniform(), name="r"
+        )(sinusoids(distance_1N, num_heads * d_k, self.base))
+        u_k_BHS = jnp.einsum("HK,BSHK->BHS", u_HK.astype(k_BSHK.dtype), k_BSHK, preferred_element_type=jnp.float32)
+        q_r_BTHN = jnp.einsum(
+            "BTHK,NHK->BTHN", q_BTHK + v_HK.astype(q_BTHK.dtype), r_1NHK[0], preferred_element_type=jnp.float32
+        )
+        return u_k_BHS[:, :, None] + _at_offsets(q_r_BTHN, q_positions_BT, k_positions_BS)
 
 
 class ALiBi(NoPositions):
@@ -209,5 +246,6 @@ POSITIONS: dict[str, type[NoPositions]] = {
     "rotary": Rotary,
     "t5": T5Bias,
     "shaw": ShawRelative,
+    "transformer_xl": TransformerXL,
     "alibi": ALiBi,
 }

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from transformer_jax.config import AttentionPlace
 from transformer_jax.errors import UserError
-from transformer_jax.registry import Entry, demands
+from transformer_jax.registry import Entry, demands, resolve
 
 
 def head_projection(num_heads: int, width: int, use_bias: bool = False, dtype: Any = jnp.float32) -> nn.Module:
@@ -130,6 +130,37 @@ def shared(num_heads: int, d_k: int, d_v: int, **options: Any) -> Projections:
     return query, query, query
 
 
+class SharedHeads(nn.Module):
+    """x W for fewer heads, each taken by H / groups heads that follow each other: [B, T, D] -> [B, T, H, d]."""
+
+    num_heads: int
+    groups: int
+    width: int
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        x_BTGK = head_projection(self.groups, self.width, self.use_bias, self.dtype)(x_BTD)
+        return jnp.repeat(x_BTGK, self.num_heads // self.groups, axis=2)
+
+
+def _groups_share_the_heads(place: AttentionPlace) -> None:
+    field = f"{place.field}.projections"
+    groups = resolve(PROJECTIONS, place.slots.projections, field).keywords.get("groups", 1)
+    if groups < 1 or place.model.num_heads % groups:
+        raise UserError(
+            f"{field} = {place.slots.projections!r}: groups must divide model.num_heads = {place.model.num_heads}."
+        )
+
+
+@demands(_groups_share_the_heads)
+def grouped(num_heads: int, d_k: int, d_v: int, groups: int = 1, **options: Any) -> Projections:
+    """All heads share the keys and values of one (multi-query, Shazeer 2019) or of some (Ainslie et al. 2023)."""
+    key, value = (SharedHeads(num_heads, groups, width, **options) for width in (d_k, d_v))
+    return head_projection(num_heads, d_k, **options), key, value
+
+
 class MakeProjections(Protocol):
     """An entry of PROJECTIONS; the options are `use_bias` and `dtype`."""
 
@@ -147,6 +178,7 @@ PROJECTIONS: dict[str, MakeProjections] = {
     "shared_key_value": shared_key_value,
     "shared": shared,
     "hidden": hidden,
+    "grouped": grouped,
 }
 
 

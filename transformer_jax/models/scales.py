@@ -5,6 +5,10 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 
+from transformer_jax.config import SCALELESS, AttentionPlace
+from transformer_jax.errors import UserError
+from transformer_jax.registry import demands
+
 
 class Scale(Protocol):
     """An entry of SCALES."""
@@ -28,6 +32,15 @@ def inv_d_k(attention: nn.Module, value: Any) -> float:
     return 1 / attention.d_k
 
 
+def _weights_read_it(place: AttentionPlace) -> None:
+    if place.slots.weights in SCALELESS:
+        raise UserError(
+            f"{place.field}.scale = 'learned' would learn nothing: no scale changes {place.field}.weights = "
+            f"{place.slots.weights!r}."
+        )
+
+
+@demands(_weights_read_it)
 def learned(attention: nn.Module, value: Any) -> jax.Array:
     """One scalar a head, starting at 1 / sqrt(d_k): [H, 1, 1]."""
     initial = nn.initializers.constant(attention.d_k**-0.5)

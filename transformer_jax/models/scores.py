@@ -60,6 +60,13 @@ class CosineScore(nn.Module):
         return q_BTHK.shape[-1] * dot(_unit(q_BTHK), _unit(k_BSHK))
 
 
+class EluScore(nn.Module):
+    """phi(q) . phi(k) with phi(x) = elu(x) + 1, above 0: the kernel of linear attention (Katharopoulos et al. 2020)."""
+
+    def __call__(self, q_BTHK: jax.Array, k_BSHK: jax.Array) -> jax.Array:
+        return dot(nn.elu(q_BTHK) + 1, nn.elu(k_BSHK) + 1)
+
+
 def _unit(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x.astype(jnp.float32)), -1, keepdims=True) + 1e-6).astype(x.dtype)
 
@@ -69,4 +76,5 @@ SCORES: dict[str, Callable[..., Score]] = {
     "bilinear": BilinearScore,
     "additive": AdditiveScore,
     "cosine": CosineScore,
+    "elu": EluScore,
 }

@@ -1,7 +1,9 @@
 """From logits to attention weights (Eq. 1), float32[B, H, T, S]. A row that may attend to nothing is 0 everywhere."""
 
+from collections.abc import Callable
 from typing import Protocol
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -9,7 +11,7 @@ LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
 class Weights(Protocol):
-    """An entry of WEIGHTS."""
+    """An entry of WEIGHTS, made."""
 
     def __call__(self, logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
         """float32[B, H, T, S]: how much each query takes of each key; 0 where the mask is False."""
@@ -56,10 +58,42 @@ def uniform(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
     return jnp.broadcast_to(weights, logits_BHTS.shape)
 
 
-WEIGHTS: dict[str, Weights] = {
-    "softmax": softmax,
-    "sigmoid": sigmoid,
-    "sparsemax": sparsemax,
-    "softmax_off_by_one": softmax_off_by_one,
-    "uniform": uniform,
+def proportional(logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+    """max(l_s, 0) / sum_s max(l_s, 0) over the allowed keys. Any scale cancels.
+
+    With the score "elu" it is linear attention (Katharopoulos et al. 2020), which leaves out the exponential; computed
+    as all others are, with a cost of T S.
+    """
+    positive = jnp.where(mask_BHTS, jax.nn.relu(logits_BHTS), 0.0)
+    largest = jax.lax.stop_gradient(jnp.max(positive, axis=-1, keepdims=True, initial=0.0))
+    shares = positive / jnp.where(largest > 0, largest, 1.0)  # it cancels; without it the sum may overflow
+    total = jnp.sum(shares, axis=-1, keepdims=True)
+    return shares / jnp.where(total > 0, total, 1.0)
+
+
+class TalkingHeads(nn.Module):
+    """Heads mix before the softmax and after it, by an H x H matrix each (Shazeer et al. 2020).
+
+    Both matrices start as the identity, where the heads do not talk.
+    """
+
+    @nn.compact
+    def __call__(self, logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+        weights_BHTS = softmax(self._mix("logits", logits_BHTS), mask_BHTS)
+        return self._mix("weights", weights_BHTS)
+
+    def _mix(self, name: str, x_BHTS: jax.Array) -> jax.Array:
+        num_heads = x_BHTS.shape[1]
+        kernel_HG = self.param(name, lambda key, shape: jnp.eye(*shape), (num_heads, num_heads))
+        return jnp.einsum("BHTS,HG->BGTS", x_BHTS, kernel_HG)
+
+
+WEIGHTS: dict[str, Callable[[], Weights]] = {
+    "softmax": lambda: softmax,
+    "sigmoid": lambda: sigmoid,
+    "sparsemax": lambda: sparsemax,
+    "softmax_off_by_one": lambda: softmax_off_by_one,
+    "uniform": lambda: uniform,
+    "proportional": lambda: proportional,
+    "talking_heads": TalkingHeads,
 }
