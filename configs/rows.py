@@ -150,7 +150,8 @@ ROWS = {
     # Positions.
     "positions_learned": {POSITIONS: "learned"},
     "positions_none": {POSITIONS: "none"},
-    "positions_index": {POSITIONS: "index"},
+    "positions_index": {POSITIONS: "index(divisor=1.0)"},
+    "positions_index_over_100": {POSITIONS: "index(divisor=100.0)"},
     "positions_log_index": {POSITIONS: "log_index"},
     "positions_rotary": {POSITIONS: "rotary"},
     "positions_t5": {POSITIONS: "t5"},

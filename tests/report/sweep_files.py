@@ -32,7 +32,7 @@ def make_sweep(directory: Path, values: dict[str, list[float | None]] = VALUES, 
 def make_run(directory: Path, seed: int, value: float, **fields) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps({"seed": seed}))
-    lines = [{"step": step, "split": "valid", "nll": 100 / step, "exact_match": value} for step in (50, 100)]
+    lines = [{"step": step, "split": "valid", "nll": 1 + 0.5 / step, "exact_match": value} for step in (50, 100)]
     text = "\n".join(map(json.dumps, [{"step": 50, "split": "train", "loss": 2.0}, *lines]))
     (directory / "metrics.jsonl").write_text(text + '\n{"step": 150, "spl')
     result = {

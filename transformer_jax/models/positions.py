@@ -94,7 +94,7 @@ class Learned(NoPositions):
 
 
 class Index(NoPositions):
-    """The last coordinate is overwritten by p / `divisor`: at divisor 1 the index itself in place of sines."""
+    """The last coordinate is overwritten by p / `divisor`: divisor=1.0 is the index itself."""
 
     divisor: float = 100.0
 

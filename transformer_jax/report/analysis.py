@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_jax.report.comparison import Comparison, base_pairs, compare, partner_pairs, typical_correlation
+from transformer_jax.report.convergence import convergence_notes, convergence_text
 from transformer_jax.report.methods import TEST_NAMES
 from transformer_jax.report.results import Sweep, skipped_text
 from transformer_jax.report.rounds import Progress
@@ -112,6 +113,7 @@ def facts(analysis: Analysis) -> dict[str, str]:
         "config": sweep.config,
         "scale": sweep.scale,
         "commit": sweep.commit,
+        sweep.base: convergence_text(sweep),
     }
     return {name: value for name, value in known.items() if value}
 
@@ -156,6 +158,7 @@ def notes(sweep: Sweep, progress: Progress) -> list[str]:
     for row in sweep.rows:
         if twin := sweep.twin_of(row):
             found.append(f"At this scale {row} is {twin} by another name.")
+    found += convergence_notes(sweep)
     statuses = [run.status for run in sweep.runs]
     unfinished = {name: statuses.count(name) for name in dict.fromkeys(statuses) if name != "finished"}
     if unfinished:
