@@ -88,7 +88,7 @@ def test_the_defaults_are_the_papers(path):
 
 def test_the_first_entry_of_every_table_is_the_papers():
     for path, table in tiny.TABLES.items():
-        assert next(iter(table)) == FIELDS[path].default
+        assert next(iter(table)) == EVERY_FIELD[path].default
 
 
 CHOOSERS = ("model.family", "task.name")

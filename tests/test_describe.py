@@ -63,6 +63,12 @@ def test_a_decoder_alone_has_one_side():
     assert describe(config)["flops_per_token"] == {"inputs": 6 * weights}
 
 
+def test_flops_of_an_image_are_those_of_all_its_patches_and_of_what_they_say_to_each_other():
+    patches, layers, attended = 8, 2, 2 * 8 * 8 * 8  # of keys and of values
+    sums = patches * (8 * 8 + layers * ENCODER) + layers * attended + 8 * 11
+    assert describe(tiny.config({"model.family": "vision"}))["flops_per_token"] == {"example": 6 * sums}
+
+
 @pytest.mark.usefixtures("without_flops")
 def test_what_is_not_used_is_said():
     assert "model.d_ff" in describe(tiny.config({"model.ffn_depth": 1}))["not_used"]
@@ -75,6 +81,8 @@ def test_what_is_not_used_is_said():
 def test_a_config_without_vocabulary_or_with_an_impossible_pair_is_refused():
     with pytest.raises(UserError, match=r"model\.vocab_size"):
         describe(freeze({}))
+    with pytest.raises(UserError, match=r"model\.num_classes is unset"):
+        describe(freeze({**tiny.of_family("vision"), "data.source": "digits"}))
     with pytest.raises(UserError, match="rotary"):
         describe(tiny.config({"model.positions": "rotary", "model.attention.score": "additive"}))
 

@@ -166,7 +166,7 @@ CASES = [
     base("beam wider than the vocabulary", "--config.decode.strategy=beam --config.decode.beam_size=12 --config.model.vocab_size=10", "decode.beam_size = 12 is wider than the vocabulary of 10"),
     base("three-way tying of two vocabularies", "--config.data.joint_vocabulary=false", "or a joint vocabulary"),
     base("shared projection of two widths", "--config.model.attention.projections=shared --config.model.d_k=4", "needs d_k = d_v, but they are 4 and 8"),
-    base("no vocabulary to describe", "", "model.vocab_size is unset and comes from the tokenizer"),
+    base("no vocabulary to describe", "", "model.vocab_size is unset and comes from the data"),
     config("devices that there are not", "--config.parallel.data=64 --config.data.batch_multiple=64", "parallel.data = 64, but there are "),
     config("batches far larger than the data", "--config.data.batch_multiple=50000 --config.data.tokens_per_batch=10000000", "data.batch_multiple = 50,000 is more than the 120 training examples"),
     config("batches larger than their budget", "--config.data.batch_multiple=50000", "data.tokens_per_batch = 128 is too few for data.batch_multiple = 50,000 examples"),

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from configs.rows import NOTES, PARTNERS, ROWS
-from transformer_jax.config import Config, attention_at, flatten, to_dict
+from transformer_jax.config import Config, attention_at, fields_of, flatten, replace, to_dict
 from transformer_jax.errors import UserError
 from transformer_jax.loading import load_config
 from transformer_jax.run.resolve import validate
@@ -22,7 +22,9 @@ VOCABULARY = {"model.vocab_size": 37_000}
 
 @functools.cache
 def load(file: str, row: str = "base") -> Config:
-    return load_config(f"{CONFIGS / file}:{row}", VOCABULARY)
+    """With a vocabulary, where there are words."""
+    config = load_config(f"{CONFIGS / file}:{row}")
+    return replace(config, {path: size for path, size in VOCABULARY.items() if path in fields_of(config)})
 
 
 def counted(config: Config) -> int:

@@ -336,7 +336,9 @@ def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
     lines += [
         f"{figures['parameters']:>13,}  parameters",
         *(
-            f"{flops:>13,}  FLOPs in training for each token of the {side}, attention between tokens not counted"
+            f"{flops:>13,}  FLOPs in training for each {side}"
+            if side == "example"
+            else f"{flops:>13,}  FLOPs in training for each token of the {side}, attention between tokens not counted"
             for side, flops in figures["flops_per_token"].items()
         ),
         f"{sum(figures['memory'].values()) / 2**20:>13,.0f}  MiB of memory: {memory}",

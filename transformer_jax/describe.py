@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from transformer_jax.config import Config, Resolved, not_read
+from transformer_jax.config import Config, Resolved, not_read, value_at
 from transformer_jax.errors import UserError
 from transformer_jax.models.build import build_model
 from transformer_jax.run.compile import state_template
@@ -17,26 +17,28 @@ BACKWARD = 2  # products of matrices for each of the forward pass: one for the i
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """Figures of a config whose vocabulary is known.
+    """Figures of a config in which nothing of the model is left to the data.
 
     Returns:
       "parameters": entries in all; "modules": the same by module, two levels deep, of stacked layers those of all
       layers; "flops_per_token": side of the batch -> products and sums of one training step for each of its tokens,
-      attention between tokens not counted; "memory": bytes of "parameters", "gradients", what the "optimizer" keeps and
-      the "average" of the parameters; "not_used": fields that this config does not read.
+      attention between tokens not counted, or "example" -> those for an example that is no tokens; "memory": bytes of
+      "parameters", "gradients", what the "optimizer" keeps and the "average" of the parameters; "not_used": fields that
+      this config does not read.
 
     Raises:
-      UserError: the config is refused, or has no vocabulary size.
+      UserError: the config is refused, or something of the model is left to the data, as the size of a vocabulary.
     """
     validate(config)
-    if config.model.vocab_size is None:
-        raise UserError("model.vocab_size is unset and comes from the tokenizer: set it to describe the model alone.")
+    for name in config.model.from_data:
+        if value_at(config, f"model.{name}") is None:
+            raise UserError(f"model.{name} is unset and comes from the data: set it to describe the model alone.")
     state = state_template(Resolved(config))
     modules: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
         keys = [str(part.key) for part in path]
-        name = ".".join(keys[: 3 if keys[1] == "layers" else 2])
-        modules[name] = modules.get(name, 0) + math.prod(leaf.shape)
+        module = ".".join(keys[: 3 if keys[1:2] == ["layers"] else 2])
+        modules[module] = modules.get(module, 0) + math.prod(leaf.shape)
     parts = {"parameters": state.params, "gradients": state.params}
     parts |= {"optimizer": state.opt_state, "average": state.average}
     return {
@@ -55,9 +57,15 @@ def _bytes_of(tree: Any) -> int:
 
 
 def _flops_per_token(config: Resolved, params: Any) -> dict[str, int]:
-    """Side -> FLOPs of the forward pass for each of its tokens; a side that the model does not read has none."""
+    """Side -> FLOPs of the forward pass for each of its tokens; a side that the model does not read has none.
+
+    Without sides, "example" -> those of one example.
+    """
     batch = dict(task_of(config).example_batch(config))
     sides = [name for name, tokens in batch.items() if tokens.ndim == 2]
+
+    if not sides:
+        return {"example": _flops_of(jax.make_jaxpr(build_model(config.model).apply)(params, batch).jaxpr)}
 
     def flops(widths: Mapping[str, int]) -> int:
         """Of an example of that many tokens."""

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal
 
-from transformer_jax.config.model import EmbeddingConfig, ModelConfig
+from transformer_jax.config.model import EmbeddingConfig, TokenModelConfig
 from transformer_jax.config.schema import knob
 
 
@@ -15,10 +15,11 @@ class DecoderOnlyEmbedding(EmbeddingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderOnlyConfig(ModelConfig):
+class DecoderOnlyConfig(TokenModelConfig):
     """The right half of Figure 1 without attention to a source (Radford et al. 2018, "GPT")."""
 
     places: ClassVar[tuple[str, ...]] = ("decoder",)
+    lengths: ClassVar[str] = "data.max_length"
 
     family: Literal["decoder_only"] = knob("decoder_only", "which file of models/ builds it; set by the config file")
     num_layers: int = knob(6, "N (Section 3.1)", low=1, high=1000)

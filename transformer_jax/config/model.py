@@ -97,10 +97,14 @@ class ModelConfig:
     places: ClassVar[tuple[str, ...]] = ()
     """Where the family has attention; each may have slots of its own, `model.attention.<place>`."""
 
+    from_data: ClassVar[tuple[str, ...]] = ()
+    """What the data say, where it is unset: sizes of vocabularies, numbers of classes."""
+    lengths: ClassVar[str] = "data.max_length and decode.max_extra_length"
+    """What says how long its sequences are."""
+    axes: ClassVar[int] = 1
+    """2 where a token stands in a row and a column, as a part of an image does."""
+
     family: str = ""
-    vocab_size: int | None = knob(
-        None, "rows of the (target) table C; unset: from the tokenizer", low=5, high=MOST_TOKENS
-    )
     d_model: int = knob(512, "D, width of the residual stream (Section 3.1)", low=1, high=WIDEST)
     num_heads: int = knob(8, "H, the paper's h (Section 3.2.2)", low=1, high=4096)
     d_k: int | None = knob(
@@ -143,7 +147,6 @@ class ModelConfig:
         "float32", "of activations; parameters, softmax and losses stay float32"
     )
     attention: AttentionSlots = dataclasses.field(default_factory=AttentionSlots)
-    embedding: EmbeddingConfig = dataclasses.field(default_factory=EmbeddingConfig)
 
     @property
     def depths(self) -> dict[str, int]:
@@ -163,7 +166,19 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig(ModelConfig):
+class TokenModelConfig(ModelConfig):
+    """What families have that read and write tokens of a vocabulary."""
+
+    from_data: ClassVar[tuple[str, ...]] = ("vocab_size",)
+
+    vocab_size: int | None = knob(
+        None, "rows of the (target) table C; unset: from the tokenizer", low=5, high=MOST_TOKENS
+    )
+    embedding: EmbeddingConfig = dataclasses.field(default_factory=EmbeddingConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig(TokenModelConfig):
     """The encoder-decoder of Section 3 and Table 3."""
 
     places: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "cross")

@@ -1,28 +1,41 @@
 """The knobs of everything but the model; those of `data.*` are read in `data/`, and so on."""
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from transformer_jax.config.schema import LARGEST, MOST_STEPS, MOST_TOKENS, WIDEST, knob
 
+if TYPE_CHECKING:
+    from transformer_jax.config.tree import Config
 
-def _has_languages(data: "DataConfig") -> bool:
-    return data.source.startswith(("parallel_text", "tfds"))
+
+def _has_languages(config: "Config") -> bool:
+    return config.task.learns_from == "pairs" and config.data.source.startswith(("parallel_text", "tfds"))
+
+
+def _has_tokens(config: "Config") -> bool:
+    return config.task.learns_from != "images"
+
+
+def _has_beams(config: "Config") -> bool:
+    return config.task.writes and config.decode.strategy == "beam"
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Section 5.1."""
 
-    source: str = knob("parallel_text", "where the sentence pairs come from; slot SOURCES")
+    source: str = knob("parallel_text", "where the examples come from; slot SOURCES")
     directory: str | None = knob(None, "of the corpus; unset: the environment variable TRANSFORMER_JAX_DATA")
-    source_language: str = knob("en", "suffix of the source files", read_if=lambda c: _has_languages(c.data))
-    target_language: str = knob("de", "suffix of the target files", read_if=lambda c: _has_languages(c.data))
-    tokenizer: str = knob("sentencepiece(vocab_size=37000)", "slot TOKENIZERS; trained on the training split")
+    source_language: str = knob("en", "suffix of the source files", read_if=_has_languages)
+    target_language: str = knob("de", "suffix of the target files", read_if=_has_languages)
+    tokenizer: str = knob(
+        "sentencepiece(vocab_size=37000)", "slot TOKENIZERS; trained on the training split", read_if=_has_tokens
+    )
     joint_vocabulary: bool = knob(
         True, "one vocabulary for both languages", read_if=lambda c: c.task.learns_from == "pairs"
     )
-    max_length: int = knob(256, "tokens a side, end of sentence included", low=2, high=WIDEST)
+    max_length: int = knob(256, "tokens a side, end of sentence included", low=2, high=WIDEST, read_if=_has_tokens)
     over_long: Literal["drop", "truncate"] = knob(
         "drop", "what happens to longer training pairs", read_if=lambda c: c.task.learns_from == "pairs"
     )
@@ -30,7 +43,10 @@ class DataConfig:
         "length_classes", "examples of like length together, or several behind each other"
     )
     tokens_per_batch: int = knob(
-        25000, "examples * width at most, per side, padding included (Section 5.1)", low=1, high=MOST_TOKENS
+        25000,
+        "examples * width at most, per side, padding included (Section 5.1); the width of an image is 1",
+        low=1,
+        high=MOST_TOKENS,
     )
     batch_multiple: int = knob(
         8, "examples of a batch are a multiple of this; so must the device count divide it", low=1, high=MOST_TOKENS
@@ -40,7 +56,7 @@ class DataConfig:
         "shapes of batches = compiled programs, at most",
         low=1,
         high=1000,
-        read_if=lambda c: c.data.batching == "length_classes",
+        read_if=lambda c: _has_tokens(c) and c.data.batching == "length_classes",
     )
 
 
@@ -130,10 +146,16 @@ class ParallelConfig:
 class DecodeConfig:
     """Section 6.1."""
 
-    strategy: str = knob("beam", "slot STRATEGIES")
-    beam_size: int = knob(4, "hypotheses kept", low=1, high=1000, read_if=lambda c: c.decode.strategy == "beam")
-    alpha: float = knob(0.6, "length penalty", low=-10, high=10, read_if=lambda c: c.decode.strategy == "beam")
-    max_extra_length: int = knob(50, "output tokens beyond the number of input tokens", low=1, high=WIDEST)
+    strategy: str = knob("beam", "slot STRATEGIES", read_if=lambda c: c.task.writes)
+    beam_size: int = knob(4, "hypotheses kept", low=1, high=1000, read_if=_has_beams)
+    alpha: float = knob(0.6, "length penalty", low=-10, high=10, read_if=_has_beams)
+    max_extra_length: int = knob(
+        50,
+        "output tokens beyond the number of input tokens",
+        low=1,
+        high=WIDEST,
+        read_if=lambda c: c.task.writes,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ class TaskConfig:
 
     learns_from: ClassVar[str] = ""
     """The kind of data: what its sources hold."""
+    writes: ClassVar[bool] = True
+    """Whether its outputs are written token by token."""
 
     name: str = ""
 

@@ -165,11 +165,13 @@ def evaluation_batches(split: Examples, config: DataConfig) -> Iterator[tuple[In
 
     Yields:
       int64[size]: the example at each place, -1 for a place without one.
-      The batch, as `Plan.batch_at` gives it; all sides are as wide as the next power of two.
+      The batch, as `Plan.batch_at` gives it; all sides, where there are any, are as wide as the next power of two.
     """
     lengths = _lengths(split)
     longest = np.maximum.reduce(list(lengths.values()))
     widths = np.maximum(2 ** np.ceil(np.log2(np.maximum(longest, 1))).astype(np.int64), SMALLEST_WIDTH)
+    if not split.sides():
+        widths = longest
     tokens = min(config.tokens_per_batch, EVALUATION_TOKENS)
     classes = []
     for width in np.unique(widths).tolist():

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from transformer_jax.checked_json import checked, read_json
 from transformer_jax.checkpoint import Checkpoints
-from transformer_jax.config import Config, replace, to_dict
+from transformer_jax.config import Config, replace, to_dict, value_at
 from transformer_jax.data import TokenizerPair
 from transformer_jax.data.pieces import PieceTokenizer
 from transformer_jax.data.subwords import SubwordTokenizer
@@ -93,7 +93,7 @@ def _vocabulary_files(tokenizers: TokenizerPair, config: Config) -> dict[str, by
     sides = [side for side in both if isinstance(side, (PieceTokenizer, SubwordTokenizer))]
     if len(sides) < len(both):
         return {}
-    size = config.model.vocab_size or 0
+    size = value_at(config, "model.vocab_size") or 0
     names = SPECIALS | dict(enumerate(sides[-1].pieces, start=NUM_SPECIALS))
     numbers = {names.get(id_, f"<unused{id_}>"): number for number, id_ in enumerate(order_of_ids(size).tolist())}
     settings = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer_jax.checked_json import checked
-from transformer_jax.config import Config, attention_at, freeze
+from transformer_jax.config import Config, TransformerConfig, attention_at, freeze
 from transformer_jax.errors import UserError
 from transformer_jax.vocabulary import NUM_SPECIALS
 
@@ -55,6 +55,7 @@ def to_settings(config: Config) -> dict[str, Any]:
     """
     _check_exportable(config)
     model = config.model
+    assert isinstance(model, TransformerConfig)
     assert model.vocab_size is not None
     depths = model.depths
     size = model.vocab_size - 1
@@ -103,7 +104,7 @@ def to_generation_settings(config: Config) -> dict[str, Any]:
 
 def _check_exportable(config: Config) -> None:
     model = config.model
-    if model.family != "transformer":
+    if not isinstance(model, TransformerConfig):
         raise UserError(f"model.family = {model.family!r} is not what Marian computes: it is a 'transformer'.")
     wanted: dict[str, tuple[Any, list[Any]]] = {
         "model.residual": (model.residual, ["post_norm"]),

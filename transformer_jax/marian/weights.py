@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from transformer_jax.config import Config
+from transformer_jax.config import Config, value_at
 from transformer_jax.errors import UserError
 from transformer_jax.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 
@@ -214,4 +214,5 @@ def _beyond_sinusoids(config: Config, state: Mapping[str, npt.NDArray], where: o
 
 
 def _scale(config: Config) -> float:
-    return config.model.d_model**0.5 if config.model.embedding.scale == "sqrt_d_model" else 1.0
+    scaled = value_at(config, "model.embedding.scale") == "sqrt_d_model"
+    return config.model.d_model**0.5 if scaled else 1.0

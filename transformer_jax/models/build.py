@@ -11,7 +11,7 @@ from transformer_jax.models.decoder_only import DecoderOnly
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.model import Model
 from transformer_jax.models.parts import Parts
-from transformer_jax.models.positions import POSITIONS
+from transformer_jax.models.positions import positions_of
 from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
 from transformer_jax.models.residual import RESIDUALS
 from transformer_jax.models.scales import SCALES
@@ -33,7 +33,7 @@ MODELS: dict[str, Callable[[Parts], nn.Module]] = {"transformer": Transformer, "
 
 
 def build_model(config: ModelConfig, remat: str = "none") -> Model:
-    """The model that `config` describes, with d_k, d_v and vocab_size set. Float fields may be tracers.
+    """The model that `config`, in which nothing is unset, describes. Float fields may be tracers.
 
     `remat` says what of a layer is computed again for its gradient instead of kept; see `stack.each_layer`.
     """
@@ -47,21 +47,28 @@ def check(config: Config) -> None:
       UserError: naming the field, what was found and what is allowed.
     """
     model = config.model
+    check_entry(MODELS, model.family, "model.family", config)
+    _check_positions(config)
     for place in model.places:
-        _check_attention(config, attention_place(model, place))
+        _check_attention(attention_place(model, place))
     check_entry(FEED_FORWARDS, model.feed_forward, "model.feed_forward", model)
     check_entry(RESIDUALS, model.residual, "model.residual", model)
 
 
-def _check_attention(config: Config, place: AttentionPlace) -> None:
+def _check_attention(place: AttentionPlace) -> None:
     for slot, table in ATTENTION_SLOTS.items():
         check_entry(table, getattr(place.slots, slot), f"{place.field}.{slot}", place)
-    if place.name != "cross":
-        field, spec = "model.positions", config.model.positions
-        scheme = resolve(POSITIONS, spec, field)()
-        for option, value in parse_spec(spec, field)[1].items():
-            if value <= 0:
-                raise UserError(f"{field} = {spec!r}: {option} must be above 0.")
-            if isinstance(options(type(scheme))[option].default, int) and value > MOST_DISTANCE:
-                raise UserError(f"{field} = {spec!r}: {option} must be at most {MOST_DISTANCE:,}.")
-        scheme.check(config, place)
+
+
+def _check_positions(config: Config) -> None:
+    field, spec = "model.positions", config.model.positions
+    scheme = resolve(positions_of(config.model), spec, field)()
+    for option, value in parse_spec(spec, field)[1].items():
+        if value <= 0:
+            raise UserError(f"{field} = {spec!r}: {option} must be above 0.")
+        if isinstance(options(type(scheme))[option].default, int) and value > MOST_DISTANCE:
+            raise UserError(f"{field} = {spec!r}: {option} must be at most {MOST_DISTANCE:,}.")
+    scheme.check(config)
+    for name in config.model.places:
+        if name != "cross":
+            scheme.check_place(config, attention_place(config.model, name))

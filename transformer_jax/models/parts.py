@@ -7,12 +7,12 @@ from typing import Any, Generic, TypeVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from transformer_jax.config import ModelConfig, attention_at
+from transformer_jax.config import ModelConfig, TokenModelConfig, attention_at
 from transformer_jax.models.attention import MultiHeadAttention
 from transformer_jax.models.embedding import Embedding, NoOutputBias, OutputBias
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.masks import everywhere, within
-from transformer_jax.models.positions import POSITIONS, NoPositions
+from transformer_jax.models.positions import NoPositions, positions_of
 from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
 from transformer_jax.models.regularisation import Dropout
 from transformer_jax.models.residual import NORMS, RESIDUALS, AddNorm, NoNorm, left_out
@@ -22,11 +22,12 @@ from transformer_jax.models.weights import WEIGHTS
 from transformer_jax.registry import resolve
 
 Family = TypeVar("Family", bound=ModelConfig)
+OfTokens = TypeVar("OfTokens", bound=TokenModelConfig)
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts(Generic[Family]):
-    """Makes the modules of a config, with d_k, d_v and vocab_size set. Float fields of the config may be tracers.
+    """Makes the modules of a config in which nothing is unset any more. Float fields of it may be tracers.
 
     Attributes:
       remat: what of a layer is computed again for its gradient instead of kept; see `stack.each_layer`.
@@ -65,7 +66,7 @@ class Parts(Generic[Family]):
 
     def positions(self) -> NoPositions:
         """How a stack, or its self-attentions, know where a token stands."""
-        return resolve(POSITIONS, self.config.positions, "model.positions")()
+        return resolve(positions_of(self.config), self.config.positions, "model.positions")()
 
     def feed_forward(self) -> nn.Module:
         """The position-wise network."""
@@ -96,12 +97,12 @@ class Parts(Generic[Family]):
         """Dropout on sublayer outputs and embedding sums (Section 5.4)."""
         return Dropout(self.config.dropout_rate, name=name)
 
-    def embedding(self, vocab_size: int | None) -> Embedding:
+    def embedding(self: "Parts[OfTokens]", vocab_size: int | None) -> Embedding:
         """A table of that many tokens (Section 3.4)."""
         assert vocab_size is not None  # the tokenizer has set it
         scale = self.config.d_model**0.5 if self.config.embedding.scale == "sqrt_d_model" else 1.0
         return Embedding(vocab_size, self.config.d_model, scale, self.dtype)
 
-    def output_bias(self) -> nn.Module:
+    def output_bias(self: "Parts[OfTokens]") -> nn.Module:
         """What is added to the logits."""
         return OutputBias() if self.config.embedding.output_bias else NoOutputBias()

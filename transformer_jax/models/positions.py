@@ -2,17 +2,19 @@
 
 A scheme has four hooks, each neutral unless it is the scheme's own: `add` at the embedding; `bias` on the logits of a
 stack's self-attentions, computed once a stack; inside each self-attention `rotate` on queries and keys, and `score`
-beside q . k, before the scale. Positions are int32[B, T] or int32[1, T]; in packed rows they restart at 0.
+beside q . k, before the scale. Positions are int32[B, T] or int32[1, T]; in packed rows they restart at 0. Schemes of a
+grid add to the embedding alone, by the row and the column of each token, int32[1, T, 2].
 B batch, T query positions, S key positions, D d_model, H heads, K d_k.
 """
 
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.config import SCALELESS, AttentionPlace, Config
+from transformer_jax.config import SCALELESS, AttentionPlace, Config, ModelConfig
 from transformer_jax.errors import UserError
 from transformer_jax.models.masks import Relation
 
@@ -20,8 +22,14 @@ from transformer_jax.models.masks import Relation
 class NoPositions(nn.Module):
     """Nothing: only the causal mask of the decoder tells order."""
 
-    def check(self, config: Config, place: AttentionPlace) -> None:
-        """Refuses a config, and the self-attentions of one of its stacks, in which the scheme cannot work."""
+    axes: ClassVar[int] = 1
+    """How many numbers say where a token stands."""
+
+    def check(self, config: Config) -> None:
+        """Refuses a config in which the scheme cannot work."""
+
+    def check_place(self, config: Config, place: AttentionPlace) -> None:
+        """Refuses the self-attentions of one of its stacks in which it cannot."""
         weights = place.slots.weights
         if acts_on_scores(self) and weights in SCALELESS:
             raise UserError(
@@ -64,6 +72,24 @@ class Sinusoidal(NoPositions):
         return x_BTD + sinusoids(positions_BT, x_BTD.shape[-1], self.base).astype(x_BTD.dtype)
 
 
+class Sinusoidal2D(NoPositions):
+    """Section 3.5 in a grid: the first half of the coordinates tells the row, the second the column."""
+
+    axes = 2
+    base: float = 10000.0
+
+    def check(self, config: Config) -> None:
+        if config.model.d_model < 2:
+            raise UserError(f"model.positions = {config.model.positions!r} needs two coordinates: raise model.d_model.")
+
+    def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        """`positions_BT`: int32[1, T, 2], row and column."""
+        of_rows, d_model = (x_BTD.shape[-1] + 1) // 2, x_BTD.shape[-1]
+        widths = of_rows, d_model - of_rows
+        halves = [sinusoids(positions_BT[..., axis], width, self.base) for axis, width in enumerate(widths)]
+        return x_BTD + jnp.concatenate(halves, axis=-1).astype(x_BTD.dtype)
+
+
 def sinusoids(positions_BT: jax.Array, d_model: int, base: float = 10000.0) -> jax.Array:
     """float32[B, T, D]: the interleaved sinusoids of Section 3.5. An odd `d_model` ends with a sine."""
     frequencies = jnp.exp(-math.log(base) / d_model * jnp.arange(0, d_model, 2))
@@ -77,13 +103,12 @@ class Learned(NoPositions):
 
     max_length: int = 512
 
-    def check(self, config: Config, place: AttentionPlace) -> None:
+    def check(self, config: Config) -> None:
         longest = config.model.longest(config.data.max_length, config.decode.max_extra_length)
         if self.max_length < longest:
             raise UserError(
                 f"model.positions = {config.model.positions!r} has vectors for {self.max_length} positions, but with "
-                f"data.max_length and decode.max_extra_length as they are {longest} are needed: write "
-                f"learned(max_length={longest})."
+                f"{config.model.lengths} as they are {longest} are needed: write learned(max_length={longest})."
             )
 
     @nn.compact
@@ -118,8 +143,8 @@ class Rotary(NoPositions):
 
     base: float = 10000.0
 
-    def check(self, config: Config, place: AttentionPlace) -> None:
-        super().check(config, place)
+    def check_place(self, config: Config, place: AttentionPlace) -> None:
+        super().check_place(config, place)
         d_k, score = place.model.d_k, place.slots.score
         if place.model.head_widths[0] % 2:
             raise UserError(f"model.positions = 'rotary' turns pairs of coordinates, but model.d_k = {d_k} is odd.")
@@ -148,8 +173,7 @@ class T5Bias(NoPositions):
     buckets: int = 32
     max_distance: int = 128
 
-    def check(self, config: Config, place: AttentionPlace) -> None:
-        super().check(config, place)
+    def check(self, config: Config) -> None:
         if not 2 <= self.buckets // 2 < self.max_distance:
             raise UserError(
                 f"model.positions = {config.model.positions!r}: needs at least 4 buckets, and a max_distance above "
@@ -249,3 +273,10 @@ POSITIONS: dict[str, type[NoPositions]] = {
     "transformer_xl": TransformerXL,
     "alibi": ALiBi,
 }
+POSITIONS_IN_A_GRID: dict[str, type[NoPositions]] = {**POSITIONS, "sinusoidal_2d": Sinusoidal2D}
+"""Those of an image: the parts of it stand in rows and columns, or are read as one row."""
+
+
+def positions_of(model: ModelConfig) -> dict[str, type[NoPositions]]:
+    """The table that `model.positions` of that model is an entry of."""
+    return POSITIONS_IN_A_GRID if model.axes == 2 else POSITIONS

@@ -19,7 +19,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
 from transformer_jax.parallel.layout import Layout, make_layout
 from transformer_jax.run.compile import stack, state_template
-from transformer_jax.run.directory import CHECKPOINTS, DATA, PREDICTIONS, RESULT, write_lines
+from transformer_jax.run.directory import ASSETS, CHECKPOINTS, DATA, PREDICTIONS, RESULT, write_lines
 from transformer_jax.run.identity import IMPORTED, MEANING, check_understood, read_config, recorded
 from transformer_jax.run.resolve import load_assets, resolve_config, validate
 from transformer_jax.tasks.text_metrics import text_metrics
@@ -137,9 +137,9 @@ def open_run(workdir: Path, overrides: Mapping[str, Any] | None = None) -> Saved
     config = replace(read_config(workdir), overrides or {})
     assets = load_assets(workdir, config)
     if assets is None:
-        raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
+        raise UserError(f"{workdir}: has no {DATA}; the run directory is not complete.")
     if (recorded(workdir, "assets") or recorded(workdir, "tokenizers")) not in (None, assets.fingerprint):
-        raise UserError(f"{workdir}: its tokenizer is not the one it was trained with; {DATA} holds the fingerprint.")
+        raise UserError(f"{workdir}: its {ASSETS} is not the one it was trained with; {DATA} holds the fingerprint.")
     validate(config)
     resolved = resolve_config(config, assets)
     layout = make_layout(resolved)

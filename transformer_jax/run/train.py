@@ -128,7 +128,7 @@ def _changes(config: Config, workdir: Path, allowed: Collection[str]) -> list[st
             )
         return []
     if assets is None:
-        raise UserError(f"{workdir}: has no tokenizer; the run directory is not complete.")
+        raise UserError(f"{workdir}: has no {DATA}; the run directory is not complete.")
     resolved = resolve_config(config, assets)
     changed = config_changes(workdir, resolved, allowed)
     if finished and not changed and not is_result_of(workdir, resolved):

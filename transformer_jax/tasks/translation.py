@@ -87,7 +87,7 @@ class Translation:
         """The metrics and the search exist, and the tables fit the vocabularies."""
         writing.check(config)
         check_metrics(config.evaluate.metrics)
-        if config.model.embedding.tying == "three_way" and not config.data.joint_vocabulary:
+        if value_at(config, "model.embedding.tying") == "three_way" and not config.data.joint_vocabulary:
             raise UserError(
                 "model.embedding.tying = 'three_way' shares one table between both languages, but "
                 "data.joint_vocabulary is false: choose 'decoder' or 'none', or a joint vocabulary."
@@ -96,7 +96,7 @@ class Translation:
     def complete(self, config: Config, assets: TokenizerPair) -> Resolved:
         """The sizes of the vocabularies, which may be set larger than the tokenizers need."""
         sizes = {"model.vocab_size": assets.target.vocab_size}
-        if config.model.embedding.tying != "three_way":
+        if value_at(config, "model.embedding.tying") != "three_way":
             sizes["model.source_vocab_size"] = assets.source.vocab_size
         return with_vocabularies(config, sizes)
 

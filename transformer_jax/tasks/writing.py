@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from transformer_jax.config import Config
+from transformer_jax.config import Config, value_at
 from transformer_jax.data import Examples, TokenizerPair
 from transformer_jax.decoding import Decoded, Ids, LogitsFn, NBest, Progress, Search
 from transformer_jax.decoding.beam import begin_beams, end_beams, proceed_beams
@@ -233,6 +233,6 @@ def check(config: Config) -> None:
       UserError: naming the field, what was found and what is allowed.
     """
     strategy_of(config)
-    beam_size, vocab_size = config.decode.beam_size, config.model.vocab_size
+    beam_size, vocab_size = config.decode.beam_size, value_at(config, "model.vocab_size")
     if config.decode.strategy == "beam" and vocab_size is not None and beam_size > vocab_size:
         raise UserError(f"decode.beam_size = {beam_size} is wider than the vocabulary of {vocab_size}.")
