@@ -6,7 +6,7 @@ because the operations, once compiled, are shared by all of them.
 
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import inside
@@ -19,10 +19,11 @@ from transformer_jax.errors import UserError
 from transformer_jax.models import build
 from transformer_jax.models.build import build_model
 from transformer_jax.models.feed_forward import FEED_FORWARDS
-from transformer_jax.models.positions import POSITIONS
+from transformer_jax.models.positions import POSITIONS, positions_of
 from transformer_jax.models.projections import PROJECTIONS
 from transformer_jax.models.scales import SCALES
 from transformer_jax.models.scores import SCORES
+from transformer_jax.models.vision import MIXINGS
 from transformer_jax.models.weights import WEIGHTS
 from transformer_jax.tasks import TASKS, task_of
 from transformer_jax.tasks.made_up import made_up_sentences
@@ -32,8 +33,15 @@ SIZES = {
     "model.d_model": 8,
     "model.num_heads": 2,
     "model.d_ff": 12,
+    "model.num_classes": 11,
+    "model.image_height": 8,
+    "model.image_width": 4,
+    "model.image_channels": 2,
+    "model.patch_size": 2,
+    "model.pooling": "mean",
     "data.max_length": 16,
 }
+"""Of each the fields that it has."""
 TABLES: dict[str, Mapping[str, Any]] = {
     "model.positions": POSITIONS,
     "model.attention.score": SCORES,
@@ -41,9 +49,12 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "model.attention.weights": WEIGHTS,
     "model.attention.projections": PROJECTIONS,
     "model.feed_forward": FEED_FORWARDS,
+    "model.mixing": MIXINGS,
 }
-ALONE = ("uniform", "proportional")
+ALONE = ("uniform", "proportional", "convolution")
 """Entries that make those of other slots idle."""
+WRITING = [family for family, module in build.MODELS.items() if hasattr(module, "step")]
+"""Families that read and write tokens."""
 
 
 def of_family(family: str) -> dict[str, str]:
@@ -56,8 +67,10 @@ def of_family(family: str) -> dict[str, str]:
 def config(overrides: Mapping[str, Any] | None = None) -> Config:
     """Of the family that the overrides name, else the paper's."""
     family = of_family((overrides or {}).get("model.family", FIELDS["model.family"].default))
-    layers = {path: 1 + ("encoder" not in path) for path in fields_of(freeze(family)) if path.endswith("_layers")}
-    return freeze({**SIZES, **family, **layers, **(overrides or {})})
+    fields = fields_of(freeze(family))
+    sizes = {path: size for path, size in SIZES.items() if path in fields}
+    layers = {path: 1 + ("encoder" not in path) for path in fields if path.endswith("_layers")}
+    return freeze({**sizes, **family, **layers, **(overrides or {})})
 
 
 def model_fields(family: str) -> Mapping[str, Field]:
@@ -70,6 +83,8 @@ def choices(path: str, fields: Mapping[str, Field] = FIELDS) -> list[Any]:
     """All values of a slot or of a field with named choices, the paper's first; [] for other fields."""
     field = fields[path]
     name = path.rpartition(".")[2]
+    if path == "model.positions":
+        return list(positions_of(FAMILIES[fields["model.family"].default]()))
     for slot, table in TABLES.items():
         if path == slot or (path.startswith("model.attention.") and slot == f"model.attention.{name}"):
             return list(table)
@@ -137,9 +152,9 @@ def accepted(config: Config) -> bool:
     return True
 
 
-def covering() -> list[dict[str, Any]]:
+def covering(families: Sequence[str] = tuple(FAMILIES)) -> list[dict[str, Any]]:
     """A few overrides of each family that together hold every entry of every slot, each where it acts."""
-    return [row for family in FAMILIES for row in _covering(family)]
+    return [row for family in families for row in _covering(family)]
 
 
 def _covering(family: str) -> list[dict[str, Any]]:

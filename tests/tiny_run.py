@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pictures
 import pytest
 import tiny
 
@@ -62,6 +63,13 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
         "data.directory": str(Path(__file__).parent.parent),
         "data.tokenizer": "characters",
         "model.num_layers": 1,
+    },
+    "vision": {
+        "data.source": "mnist(valid=24)",
+        "data.directory": str(pictures.directory()),
+        "data.tokens_per_batch": 16,
+        "model.num_layers": 1,
+        "model.patch_size": 2,
     },
 }
 """What a run of another family has in place of that."""
@@ -199,7 +207,7 @@ def content(workdir: Path) -> dict[str, Any]:
     result = json.loads((workdir / RESULT).read_text())
     return {
         "states": {step: [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(s)] for step, s in states.items()},
-        "log": [{name: value for name, value in line.items() if name != "tokens_per_second"} for line in log],
+        "log": [{name: value for name, value in line.items() if not name.endswith("_per_second")} for line in log],
         "predictions": {path.name: path.read_text() for path in (workdir / PREDICTIONS).iterdir()},
         "result": {name: value for name, value in result.items() if name not in ("seconds", "commit")},
     }

@@ -14,9 +14,9 @@ from transformer_jax.config import FAMILIES
 from transformer_jax.models.build import build_model
 from transformer_jax.models.positions import POSITIONS
 
-EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+EVERY_FAMILY = pytest.mark.parametrize("family", tiny.WRITING)
 UNMASKED = pytest.mark.parametrize("family", [f for f in FAMILIES if "model.decoder_mask" in tiny.model_fields(f)])
-COVERING = pytest.mark.parametrize("overrides", tiny.covering(), ids=tiny.name)
+COVERING = pytest.mark.parametrize("overrides", tiny.covering(tiny.WRITING), ids=tiny.name)
 
 
 def influence(config, params, batch, t):

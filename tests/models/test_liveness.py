@@ -54,6 +54,10 @@ CONDITIONS = [  # in this config that field is read, or not
     ("model.ffn_dropout_rate", {"model.ffn_depth": 1}, False),
     ("model.norm_epsilon", {"model.norm": "none"}, False),
     ("model.norm_epsilon", {"model.norm": "none", "model.attention.decoder.qk_norm": "rms_norm"}, True),
+    *[
+        (f"model.{name}", {"model.mixing": "convolution"}, False)
+        for name in ("num_heads", "d_k", "d_v", "attention.score", "attention.use_bias", "attention.dropout_rate")
+    ],
 ]
 
 CONDITIONS_OF = [

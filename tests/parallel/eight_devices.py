@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import tiny
 
 from transformer_jax.config import FAMILIES, freeze
+from transformer_jax.data.images import NO_LABEL
 from transformer_jax.models.build import build_model
 from transformer_jax.parallel.layout import JitLayout, PmapLayout, make_layout
 from transformer_jax.tasks import TASKS, task_of
@@ -35,9 +36,12 @@ UNEVEN = [5, 5, 5, 4, 1, 1, 0, 0, 1, 2, 3, 1, 5, 1, 1, 0]
 
 
 def batch_at(family, t):
-    """Random words alone: an EOS at the end of each would make short rows alike."""
+    """Random words alone: an EOS at the end of each would make short rows alike. Or images, and rows without one."""
     rng, taken = np.random.default_rng(t), np.arange(5) < np.asarray(UNEVEN)[:, None]
-    words = {name: rng.integers(NUM_SPECIALS, 11, taken.shape) for name in tiny.batch_of(CONFIGS[family])}
+    made = tiny.batch_of(CONFIGS[family], seed=t, rows=len(UNEVEN))
+    if "images" in made:
+        return {**made, "labels": np.where(taken.any(axis=1), made["labels"], NO_LABEL).astype(np.int32)}
+    words = {name: rng.integers(NUM_SPECIALS, 11, taken.shape) for name in made}
     return {name: np.where(taken, rows, PAD).astype(np.int32) for name, rows in words.items()}
 
 

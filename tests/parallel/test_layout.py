@@ -35,7 +35,7 @@ def compare(results, family, one, other, dropout_rate):
         for name in (one, other)
     )
     moved = np.abs(a["params"][-1] - a["params"][0]).max()
-    assert moved > 0.3, "the parameters did not move: equality says nothing"
+    assert moved > 0.2, "the parameters did not move: equality says nothing"
     np.testing.assert_array_equal(a["count"], b["count"])
     np.testing.assert_allclose(b["loss"][0], a["loss"][0], rtol=1e-5)
     gradients = [run["params"][0] - run["params"][1] for run in (a, b)]  # SGD: times the learning rate

@@ -50,6 +50,7 @@ from transformer_jax.config.tree import (
     value_at,
     with_values,
 )
+from transformer_jax.config.vision import VisionConfig
 
 __all__ = [
     "FAMILIES",
@@ -76,6 +77,7 @@ __all__ = [
     "TokenModelConfig",
     "TrainConfig",
     "TransformerConfig",
+    "VisionConfig",
     "attention_at",
     "attention_place",
     "check_value",

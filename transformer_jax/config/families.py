@@ -2,5 +2,10 @@
 
 from transformer_jax.config.decoder_only import DecoderOnlyConfig
 from transformer_jax.config.model import ModelConfig, TransformerConfig
+from transformer_jax.config.vision import VisionConfig
 
-FAMILIES: dict[str, type[ModelConfig]] = {"transformer": TransformerConfig, "decoder_only": DecoderOnlyConfig}
+FAMILIES: dict[str, type[ModelConfig]] = {
+    "transformer": TransformerConfig,
+    "decoder_only": DecoderOnlyConfig,
+    "vision": VisionConfig,
+}

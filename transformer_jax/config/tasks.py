@@ -40,7 +40,21 @@ class LanguageModellingConfig(TaskConfig):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class ClassificationConfig(TaskConfig):
+    """Images, each with its class."""
+
+    learns_from: ClassVar[str] = "images"
+    writes: ClassVar[bool] = False
+
+    name: Literal["classification"] = knob(
+        "classification", "which file of tasks/ says what is learnt; set by the config file"
+    )
+    shift: int = knob(0, "pixels by which each image is moved in training, at most, drawn anew", low=0, high=1000)
+
+
 TASK_CONFIGS: dict[str, type[TaskConfig]] = {
     "translation": TranslationConfig,
     "language_modelling": LanguageModellingConfig,
+    "classification": ClassificationConfig,
 }

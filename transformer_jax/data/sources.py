@@ -5,6 +5,7 @@ from typing import Any
 from transformer_jax.config import DataConfig
 from transformer_jax.data.algorithmic import Copy, Reverse, Sort
 from transformer_jax.data.dataset import Dataset, Source
+from transformer_jax.data.images import Digits, Mnist
 from transformer_jax.data.parallel_text import ParallelText
 from transformer_jax.data.pronunciations import Pronunciations
 from transformer_jax.data.scan import Scan
@@ -22,6 +23,8 @@ SOURCES: dict[str, type[Source]] = {
     "sort": Sort,
     "text": Text,
     "pronunciations": Pronunciations,
+    "mnist": Mnist,
+    "digits": Digits,
 }
 
 

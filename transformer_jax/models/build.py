@@ -17,6 +17,7 @@ from transformer_jax.models.residual import RESIDUALS
 from transformer_jax.models.scales import SCALES
 from transformer_jax.models.scores import SCORES
 from transformer_jax.models.transformer import Transformer
+from transformer_jax.models.vision import Vision
 from transformer_jax.models.weights import WEIGHTS
 from transformer_jax.registry import check_entry, options, parse_spec, resolve
 
@@ -29,7 +30,11 @@ ATTENTION_SLOTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "projections": PROJECTIONS,
     "output_projection": OUTPUT_PROJECTIONS,
 }
-MODELS: dict[str, Callable[[Parts], nn.Module]] = {"transformer": Transformer, "decoder_only": DecoderOnly}
+MODELS: dict[str, Callable[[Parts], nn.Module]] = {
+    "transformer": Transformer,
+    "decoder_only": DecoderOnly,
+    "vision": Vision,
+}
 
 
 def build_model(config: ModelConfig, remat: str = "none") -> Model:

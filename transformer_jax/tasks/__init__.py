@@ -3,11 +3,16 @@
 from transformer_jax.config import Config
 from transformer_jax.data import make_source
 from transformer_jax.errors import UserError
+from transformer_jax.tasks.classification import Classification
 from transformer_jax.tasks.language_modelling import LanguageModelling
 from transformer_jax.tasks.task import Figure, Measured, Metrics, Output, Task
 from transformer_jax.tasks.translation import Translation
 
-TASKS: dict[str, Task] = {"translation": Translation(), "language_modelling": LanguageModelling()}
+TASKS: dict[str, Task] = {
+    "translation": Translation(),
+    "language_modelling": LanguageModelling(),
+    "classification": Classification(),
+}
 
 
 def task_of(config: Config) -> Task:

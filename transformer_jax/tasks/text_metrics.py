@@ -4,6 +4,7 @@ Hypotheses and references are lines of plain text, one reference per hypothesis,
 after a line do not count, and a line break within it counts as a blank: text scores as the file that it is written to.
 """
 
+import collections
 import itertools
 import math
 import re
@@ -104,6 +105,15 @@ def word_error_rate(hypotheses: Sequence[str], references: Sequence[str], *, str
     return Score(name, wrong / len(listed), "")
 
 
+def macro_f1(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    """Lines as names of classes: the mean of F1 = 2 right / (named + true) over the classes of the references, 0..1."""
+    hypotheses, references = _as_lines("macro_f1", hypotheses, references)
+    named, true = collections.Counter(hypotheses), collections.Counter(references)
+    right = collections.Counter(a for a, b in zip(hypotheses, references, strict=True) if a == b)
+    shares = [2 * right[name] / (named[name] + true[name]) for name in true]
+    return Score("macro_f1", sum(shares) / len(shares), "")
+
+
 def distinct(hypotheses: Sequence[str], references: Sequence[str], *, n: int = 2) -> Score:
     """Of all sequences of n words, the share that are different, in 0..1 (distinct-n, Li et al. 2016)."""
     grams = list(itertools.chain.from_iterable(_sequences("distinct", hypotheses, references, n)))
@@ -137,6 +147,7 @@ METRICS: dict[str, Callable[..., Score]] = {
     "tokenised_bleu": tokenised_bleu,
     "exact_match": exact_match,
     "word_error_rate": word_error_rate,
+    "macro_f1": macro_f1,
     "distinct": distinct,
     "unrepeated": unrepeated,
 }
