@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.model.num_heads = 4
     config.model.d_model = 64
     config.model.d_ff = 128
-    config.model.dropout_rate = 0.1
+    config.model.dropout_rate = 0.0
     config.model.positions = "learned(max_length=17)"
     config.model.feed_forward = "gelu"
     config.model.residual = "pre_norm"

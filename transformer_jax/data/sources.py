@@ -10,6 +10,8 @@ from transformer_jax.data.parallel_text import ParallelText
 from transformer_jax.data.pronunciations import Pronunciations
 from transformer_jax.data.scan import Scan
 from transformer_jax.data.text import Text
+from transformer_jax.data.tfds_images import TfdsImages
+from transformer_jax.data.tfds_set import TfdsSet
 from transformer_jax.data.tfds_source import Tfds
 from transformer_jax.errors import UserError
 from transformer_jax.registry import resolve
@@ -25,6 +27,7 @@ SOURCES: dict[str, type[Source]] = {
     "pronunciations": Pronunciations,
     "mnist": Mnist,
     "digits": Digits,
+    "tfds_images": TfdsImages,
 }
 
 
@@ -41,7 +44,7 @@ def make_dataset(config: DataConfig, assets: Any = None) -> Dataset:
 def check_there(config: DataConfig) -> None:
     """Refuses a corpus that would have to be downloaded: training does that, and nothing that reads a run."""
     source = make_source(config)
-    if isinstance(source, Tfds):
+    if isinstance(source, TfdsSet):
         source.check_there(config)
 
 
