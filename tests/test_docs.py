@@ -8,6 +8,8 @@ import pytest
 
 from transformer_jax.cli import ROOT
 from transformer_jax.report.analysis import analyse
+from transformer_jax.report.family import read_family
+from transformer_jax.report.family import to_markdown as to_markdown_of_family
 from transformer_jax.report.formats import to_csv, to_markdown
 from transformer_jax.report.packed import is_packed
 from transformer_jax.report.read import read_sweep
@@ -51,8 +53,26 @@ def test_a_report_has_the_numbers_of_its_runs(name):
     assert f"]({name}/report.md)" in (RESULTS / "README.md").read_text()
 
 
+FAMILY = re.compile(r"<!-- family: ([\w ]+) -->\n(.*?)\n<!-- end of family -->", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results/README.md"])
+def test_a_table_over_several_sweeps_is_corrected_over_all_of_them(page):
+    """`<!-- family: heads positions -->`, the table that `report --family` prints, `<!-- end of family -->`."""
+    text = (ROOT / page).read_text()
+    found = FAMILY.findall(text)
+    assert len(found) == text.count("<!-- family:")
+    for names, table in found:
+        assert table == to_markdown_of_family(read_family([RESULTS / name for name in names.split()])).strip()
+
+
+def test_one_table_over_several_sweeps_is_there():
+    assert FAMILY.search((RESULTS / "README.md").read_text())
+
+
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/results/README.md", *(f"docs/results/{n}/report.md" for n in REPORTS)]
+    "page",
+    ["README.md", "docs/results/README.md", "docs/statistics.md", *(f"docs/results/{n}/report.md" for n in REPORTS)],
 )
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text()):

@@ -80,6 +80,11 @@ def _window(text: str) -> tuple[int, int]:
     return window
 
 
+def _numbers(text: str) -> list[float]:
+    """Numbers above 0 between commas."""
+    return [_number_of(1e-9, 1e9)(number) for number in text.split(",")]
+
+
 def _some(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("'' is no text")
@@ -294,7 +299,10 @@ def make_parser() -> argparse.ArgumentParser:
         "report", "Write the report of a sweep or of a run from its directory.",
         "report runs/heads", takes_config=False, computes=False,
     )  # fmt: skip
-    command.add_argument("directory", type=_path, help="of the sweep, packed or not, or of the run")
+    command.add_argument("directory", type=_path, nargs="+", help="of the sweep, packed or not, or of the run")
+    command.add_argument(
+        "--family", action="store_true", help="print one table of several sweeps, whose tests are corrected together"
+    )
     command.add_argument(
         "--pack",
         type=_path,
@@ -313,9 +321,14 @@ def make_parser() -> argparse.ArgumentParser:
         "benchmark", "Run a file of benchmarks/ on a config, or on a run.",
         "benchmark populations --config=configs/scan_short.py",
     )  # fmt: skip
-    command.add_argument("name", help="populations (of a config), decode (of a run)")
+    command.add_argument("name", help="populations (of a config), decode (of a run), statistics (of nothing: drawn)")
     command.add_argument("--config", type=_text, metavar="FILE[:ROW]", help=config_help)
     command.add_argument("--workdir", type=_path, metavar="DIR", help="a trained run")
+    command.add_argument("--seed", type=_count(2**31 - 1, least=0), default=0, help="of what statistics draws")
+    command.add_argument(
+        "--spreads", type=_numbers, default=[1.0, 10.0, 100.0], help="of one row, over that of the others: 1,10,100"
+    )
+    command.add_argument("--sweeps", type=_count(10**6), default=10_000, help="drawn for each figure of statistics")
 
     add(
         "doctor", "Devices, versions, corpora and determinism, and how to get what is missing.",

@@ -319,9 +319,19 @@ def _tune(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _report(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.report.family import as_dict, read_family, to_markdown
     from transformer_jax.report.write import pack_report, write_report
 
-    report = write_report(options.directory) if options.pack is None else pack_report(options.directory, options.pack)
+    if options.family:
+        if options.pack is not None:
+            raise UserError("--family writes no files: leave --pack out.")
+        members = read_family(options.directory)
+        _print(options, as_dict(members), [to_markdown(members)])
+        return 0
+    if len(options.directory) > 1:
+        raise UserError("Give one directory, or --family for one table over several sweeps.")
+    (directory,) = options.directory
+    report = write_report(directory) if options.pack is None else pack_report(directory, options.pack)
     _print(options, report.as_dict(), [report.summary, *(str(path) for path in report.files.values())])
     return 0
 
@@ -352,6 +362,10 @@ def _benchmark(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.loading import load_config, load_module
 
     benchmark = load_module(ROOT / "benchmarks" / f"{options.name}.py", "run")
+    if options.name == "statistics":  # of no model: its sweeps are drawn
+        rows = benchmark.run(options.seed, options.spreads, options.sweeps, _say(options))
+        _print(options, {"benchmark": options.name, "rows": rows}, [])
+        return 0
     if (options.config is None) == (options.workdir is None):
         raise UserError("Give one of --config and --workdir: benchmark populations is of a config, decode of a run.")
     measured = load_config(options.config, overrides) if options.workdir is None else options.workdir

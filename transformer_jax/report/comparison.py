@@ -82,7 +82,7 @@ def compare(sweep: Sweep, units: Units, beside: str | None) -> tuple[Progress, d
             seeds_needed=needed,
             round=outcome.round if sweep.rounds else None,
             finding=outcome.finding,
-            verdict=verdict(outcome, needed, units, sweep.margin) + _remarks(sweep, pair),
+            verdict=verdict(outcome, needed, units, sweep.margin) + _remarks(sweep, pair, outcome.finding),
         )
     return progress, found
 
@@ -95,16 +95,27 @@ def _test_of(sweep: Sweep, pair: Pair, metric: str) -> MeanTest | None:
     return statistics.TESTS[sweep.test](values, against, LEVEL) if seeds else None
 
 
-def _remarks(sweep: Sweep, pair: Pair) -> str:
-    """What else belongs into the verdict: another size than what it is compared with, seeds that diverged or failed,
-    and steps that the others did not skip: the rest is a choice made by success."""
+def _remarks(sweep: Sweep, pair: Pair, finding: str) -> str:
+    """What else belongs into the verdict: another size than what it is compared with, seeds that did not learn the
+    task, diverged or failed, and steps that the others did not skip: the rest is a choice made by success."""
     row, _ = pair
     statuses = [run.status for run in sweep.runs_of(row)]
-    said = [_size(sweep, pair)]
+    said = [_size(sweep, pair), _not_learnt(sweep, row, finding)]
     said += [f"{statuses.count(s)} of {len(statuses)} {s}" for s in ("diverged", "failed") if s in statuses]
     said.append(skipped_text([run.result for run in sweep.runs_of(row) if run.status == "finished"]))
     remarks = ", ".join(filter(None, said))
     return f" ({remarks})" if remarks else ""
+
+
+def _not_learnt(sweep: Sweep, row: str, finding: str) -> str:
+    """Seeds that failed; where a row is called equal, also how many might without having been seen."""
+    counted = failing_seeds(sweep, row) if sweep.failing is not None else None
+    if counted is None or (not counted[0] and finding != "equal"):
+        return ""
+    failed, n = counted
+    if failed:
+        return f"{failed} of {n} seeds did not learn the task"
+    return f"none of {n} seeds failed, but a share of up to {100 * statistics.exact_share(0, n).high:.0f} % may"
 
 
 def _size(sweep: Sweep, pair: Pair) -> str:

@@ -41,7 +41,7 @@ def to_markdown(analysis: Analysis) -> str:
     sections.append("; ".join(f"{name}: {_plain_markdown(value)}" for name, value in facts(analysis).items()))
     sections.append(_plain_markdown(analysis.summary))
     sections.append("\n".join(f"- {_plain_markdown(note)}" for note in analysis.notes))
-    sections.append(f"## Results: {_plain_markdown(analysis.units.label)}\n\n{_markdown(results_table(analysis))}")
+    sections.append(f"## Results: {_plain_markdown(analysis.units.label)}\n\n{markdown_table(results_table(analysis))}")
     sections.append(
         "\n".join(
             f"- {_code(row)}: {_plain_markdown(text)}" for row, text in verdict_lines(analysis, analysis.comparisons)
@@ -55,7 +55,7 @@ def to_markdown(analysis: Analysis) -> str:
         "Runs without a result": unfinished_table(sweep),
         "Environment": environment_table(sweep),
     }
-    sections += [f"## {title}\n\n{_markdown(table)}" for title, table in tables.items() if table]
+    sections += [f"## {title}\n\n{markdown_table(table)}" for title, table in tables.items() if table]
     sections += ["## How the statistics were made", *map(_plain_markdown, methods(sweep, analysis.units))]
     return "\n\n".join(filter(None, sections)) + "\n"
 
@@ -147,7 +147,7 @@ def _aims(analysis: Analysis) -> tuple[tuple[str, str], ...]:
     return ("Question.", analysis.sweep.question), ("Hypothesis.", analysis.sweep.hypothesis)
 
 
-def _markdown(table: Table) -> str:
+def markdown_table(table: Table) -> str:
     lines = ["| " + " | ".join(_plain_markdown(column.title) for column in table.columns) + " |"]
     lines.append("|" + "|".join(_rule(column) for column in table.columns) + "|")
     lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in table.rows]

@@ -91,11 +91,9 @@ def _look(
     """The outcomes after a round; what was settled stays as it is. Before its end (number None) none is settled."""
     known = {pair: outcome for pair, outcome in before.items() if outcome.finding in SETTLED}
     found = {pair: known.get(pair) or _measure(sweep, pair, count, looks) for pair in pairs}
-    others = max(0, sweep.family_size - len(pairs))
-    p_values = holm([_times(_p_of_difference(outcome.test), looks) for outcome in found.values()], others)
-    p_equals = holm([_times(_p_of_equality(outcome.test, sweep.margin), looks) for outcome in found.values()], others)
+    measured = [(outcome.test, sweep.margin, looks) for outcome in found.values()]
     outcomes = {}
-    for (pair, outcome), p, p_equal in zip(found.items(), p_values, p_equals, strict=True):
+    for (pair, outcome), (p, p_equal) in zip(found.items(), corrected(measured, sweep.family_size), strict=True):
         if pair not in known:
             finding = finding_of(outcome.test, p, p_equal, sweep.higher_is_better)
             settled = finding in SETTLED
@@ -116,12 +114,20 @@ def _measure(sweep: Sweep, pair: Pair, count: int, looks: int) -> Outcome:
     return Outcome(seeds, values, against, test, "open")
 
 
-def _p_of_difference(test: MeanTest | None) -> float | None:
-    return None if test is None else test.p
+def corrected(
+    measured: Sequence[tuple[MeanTest | None, float | None, int]], family_size: int
+) -> list[tuple[float | None, float | None]]:
+    """p of a difference and of equality for each (test, margin, looks): for the looks, and by Holm over the family.
 
-
-def _p_of_equality(test: MeanTest | None, margin: float | None) -> float | None:
-    return None if test is None or margin is None else equality(test, margin)
+    `family_size` is how many comparisons the family has, where that is more than these.
+    """
+    others = max(0, family_size - len(measured))
+    differ = [_times(None if test is None else test.p, looks) for test, _, looks in measured]
+    equal = [
+        _times(None if test is None or margin is None else equality(test, margin), looks)
+        for test, margin, looks in measured
+    ]
+    return list(zip(holm(differ, others), holm(equal, others), strict=True))
 
 
 def _times(p: float | None, looks: int) -> float | None:
