@@ -28,7 +28,10 @@ from transformer_jax.strict_json import to_json
 REQUIRED = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "sentencepiece", "sacrebleu"
 )  # fmt: skip
-OPTIONAL = {"tensorflow-datasets": "pip install 'transformer_jax[tfds]'"}
+OPTIONAL = {
+    "tensorflow-datasets": "pip install 'transformer_jax[tfds]'",
+    "scikit-learn": "pip install 'transformer_jax[digits]'",
+}
 NEWEST_TRIED = {
     "python": "3.13",
     "jax": "0.12",

@@ -1,6 +1,8 @@
 """Images: what is read, how it is split, and what of it stands in a batch."""
 
 import gzip
+import importlib.metadata
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -127,13 +129,24 @@ def test_what_cannot_be_is_refused(source, changes, words):
 
 
 def test_the_digits_of_scikit_learn():
-    pytest.importorskip("sklearn", reason="the extra [digits] is not installed")
+    if importlib.util.find_spec("sklearn") is None:
+        pytest.skip("the extra [digits] is not installed")
     dataset = make_dataset(DataConfig(source="digits"))
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 1079, "valid": 359, "test": 359}
     assert dataset.assets.sizes() == {"num_classes": 10, "image_height": 8, "image_width": 8, "image_channels": 1}
     images = dataset.splits["train"].columns["images"].rows
     assert (images.min(), images.max()) == (0, 255)
     assert dataset.splits["valid"].texts["references"][:5] == ["3", "8", "3", "8", "3"]
+    assert images[0, 0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0, 0, 5, 13, 9, 1, 0, 0
+
+
+def test_without_scikit_learn_there_are_no_digits(monkeypatch):
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
+    with pytest.raises(UserError, match=r"install the extra: .*\[digits\]"):
+        make_dataset(DataConfig(source="digits"))
 
 
 def test_mnist_is_mnist():
