@@ -23,24 +23,28 @@ from transformer_jax.config import (
     flatten,
     freeze,
     is_read,
+    to_dict,
     value_at,
 )
 from transformer_jax.errors import UserError
 from transformer_jax.registry import did_you_mean
+from transformer_jax.run.identity import read_config
 
 Overrides = Mapping[str, Any]
+ROWS = Path(__file__).parent.parent / "configs" / "rows.py"
+"""The rows of a config that is that of a run."""
 
 
 def load_config(spec: str, overrides: Overrides | None = None) -> Config:
     """The Config of ``FILE`` or ``FILE:ROW`` with `overrides` (dotted path -> value); see `put_on`.
 
+    FILE may be the directory of a run: then it is the run's config, with the rows of `configs/rows.py`.
+
     Raises:
       UserError: no such file or row, a file that is no config, or a value that is not allowed.
     """
     path, _, row = spec.partition(":")
-    module = load_module(Path(path), "get_config")
-    base = base_values(module, Path(path))
-    rows = getattr(module, "ROWS", {})
+    base, rows = load_base(Path(path))
     if not isinstance(rows, Mapping):
         raise UserError(f"{path}: ROWS is {type(rows).__name__}, not a dict of rows.")
     if row and row not in rows:
@@ -115,12 +119,29 @@ def _put_on_if_allowed(base: Overrides, rows: Mapping[str, Any]) -> dict[str, Va
         return {}
 
 
-def base_values(module: types.ModuleType, path: Path) -> dict[str, Any]:
-    """Dotted path -> value of what the file's `get_config()` returns.
+def load_base(path: Path) -> tuple[dict[str, Any], Any]:
+    """Dotted path -> value of a config file, or of the run in a directory; and the rows that belong to it.
 
     Raises:
-      UserError: it fails, or returns no ConfigDict.
+      UserError: there is no such file or run, it fails, or it gives no config.
     """
+    if path.is_dir():
+        return _values_of_run(path), load_module(ROWS, "ROWS").ROWS
+    module = load_module(path, "get_config")
+    return _values_of_file(module, path), getattr(module, "ROWS", {})
+
+
+def _values_of_run(directory: Path) -> dict[str, Any]:
+    """What is derived from the number of heads is unset again, so that a row may change it."""
+    config = read_config(directory)
+    values = flatten(to_dict(config))
+    model = config.model
+    return values | {
+        f"model.{name}": None for name in ("d_k", "d_v") if getattr(model, name) * model.num_heads == model.d_model
+    }
+
+
+def _values_of_file(module: types.ModuleType, path: Path) -> dict[str, Any]:
     try:
         config = module.get_config()
     except Exception as error:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jax
 import numpy as np
 import published
 import pytest
@@ -191,7 +192,8 @@ def test_the_pieces_of_a_run_that_came_in(model):
     assert assets.source.vocab_size == assets.target.vocab_size == len(numbers) + 1
 
 
-def test_the_commands(model, tmp_path, monkeypatch, capsys):
+def test_the_commands(model, tmp_path, capsys):
+    """A run that came in is evaluated, and ablated: the row `scale_none` on its parameters, which here stand still."""
     run = tmp_path / "run"
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -199,10 +201,20 @@ def test_the_commands(model, tmp_path, monkeypatch, capsys):
         for language, texts in (("en", published.SOURCES), ("de", published.TARGETS)):
             (corpus / f"{split}.{language}").write_text("".join(f"{text}\n" for text in texts))
     settled = [f"--config.data.directory={corpus}", "--config.decode.max_extra_length=3"]
+    settled += ["--config.decode.strategy=greedy"]
     assert cli.main(["import", f"--marian={model}", f"--workdir={run}", *settled]) == 0
     assert "parameters, a vocabulary of" in capsys.readouterr().out
     assert cli.main(["evaluate", f"--workdir={run}", "--json"]) == 0
-    assert np.isfinite(json.loads(capsys.readouterr().out)["metrics"]["nll"])
+    before = json.loads(capsys.readouterr().out)["metrics"]["nll"]
+    line = [f"--config={run}:scale_none", f"--config.train.start_from={run}", "--config.train.steps=1"]
+    line += ["--config.data.length_classes=1", "--config.optimizer.learning_rate=0"]
+    assert cli.main(["train", *line, f"--workdir={tmp_path / 'tuned'}", "--json"]) == 0
+    after = json.loads(capsys.readouterr().out)
+    assert read_config(tmp_path / "tuned").model.attention.scale == "none"
+    assert abs(after["metrics"]["test"]["nll"] - before) > 1e-3
+    jax.tree.map(
+        np.testing.assert_array_equal, *(load_params(directory, "last") for directory in (run, tmp_path / "tuned"))
+    )
 
 
 def edit(name, **changes):

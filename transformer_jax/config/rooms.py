@@ -121,6 +121,9 @@ class TrainConfig:
         low=1,
         high=1000,
     )
+    start_from: str | None = knob(
+        None, "a run whose parameters it starts with, where paths and sizes are the same; unset: random ones"
+    )
     remat: Literal["none", "layers", "dots_saveable", "dots_with_no_batch_dims_saveable"] = knob(
         "none", "what of a layer is computed again for its gradient, not kept: all, or all but products of matrices"
     )

@@ -1,17 +1,25 @@
 """From a config as it was written to one that is complete: checked by every room, with what the data say."""
 
+import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformer_jax import checkpoint, data, tasks
+from transformer_jax.checkpoint import MANIFEST
 from transformer_jax.config import Config, Resolved, fields_of, value_at, with_values
 from transformer_jax.data import make_source
+from transformer_jax.errors import UserError
 from transformer_jax.evaluation import evaluator
+from transformer_jax.files import read_bytes
 from transformer_jax.models import build
-from transformer_jax.run.directory import ASSETS, DATA
+from transformer_jax.run.directory import ASSETS, CHECKPOINTS, DATA
 from transformer_jax.tasks import task_of
 from transformer_jax.training import optimizer
+
+HASH = re.compile("@[0-9a-f]{16}$")
+"""The end of a `train.start_from` that says which checkpoints it means."""
 
 
 def validate(config: Config) -> None:
@@ -26,8 +34,38 @@ def validate(config: Config) -> None:
 
 
 def resolve_config(config: Config, assets: Any) -> Resolved:
-    """A validated config with what the assets of its data say: sizes of vocabularies, numbers of classes."""
-    return task_of(config).complete(config, assets)
+    """A validated config with what the assets of its data say: sizes of vocabularies, numbers of classes.
+
+    A run to start from is named with a hash of its checkpoints, so that the config says which parameters these were.
+    """
+    resolved = task_of(config).complete(config, assets)
+    chosen = resolved.train.start_from
+    if chosen is None or HASH.search(chosen):
+        return resolved
+    return Resolved(with_values(resolved, {"train.start_from": f"{chosen}@{_hash_of_checkpoints(Path(chosen))}"}))
+
+
+def start_directory(chosen: str) -> Path:
+    """The directory of a resolved `train.start_from`.
+
+    Raises:
+      UserError: its checkpoints are no longer those that the config means.
+    """
+    directory, _, expected = chosen.rpartition("@")
+    if _hash_of_checkpoints(Path(directory)) != expected:
+        raise UserError(f"train.start_from = {chosen!r}: the checkpoints of {directory} have changed since.")
+    return Path(directory)
+
+
+def _hash_of_checkpoints(directory: Path) -> str:
+    """Of their manifests, which hold the hashes of all files."""
+    manifests = sorted((directory / CHECKPOINTS).glob(f"[0-9]*/{MANIFEST}"))
+    if not manifests:
+        raise UserError(f"train.start_from = {str(directory)!r}: there is no run with checkpoints.")
+    digest = hashlib.blake2b(digest_size=8)
+    for manifest in manifests:
+        digest.update(f"{manifest.parent.name} ".encode() + read_bytes(manifest))
+    return digest.hexdigest()
 
 
 def load_assets(directory: Path, config: Config) -> Any:

@@ -34,6 +34,7 @@ from transformer_jax.run.progress import SKIPPED, is_finite
 from transformer_jax.run.provenance import commit
 from transformer_jax.run.record import RunRecord
 from transformer_jax.run.resolve import common_config, differing, load_assets, resolve_config, traceable, validate
+from transformer_jax.run.start import begin
 from transformer_jax.training.state import Lane
 
 Say = Callable[[str], None]
@@ -206,7 +207,7 @@ def _restore(program: Program, runs: list[RunRecord], lanes: Lane, say: Say) -> 
             say("Some of the runs have no checkpoint, so all of them start anew.")
         for run in runs:
             run.restart()
-        return 0, program.steps.init(lanes)
+        return 0, begin(program, lanes, say)
     if start > program.config.train.steps:
         raise UserError(f"train.steps = {program.config.train.steps}, but {start} steps are trained already.")
     steps = [start if still or step is None else step for still, step in zip(is_open, newest_of, strict=True)]

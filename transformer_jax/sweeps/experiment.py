@@ -11,7 +11,7 @@ from typing import Any
 
 from transformer_jax.config import Config, freeze
 from transformer_jax.errors import UserError
-from transformer_jax.loading import Variant, base_values, load_module, put_on
+from transformer_jax.loading import Variant, load_base, load_module, put_on
 from transformer_jax.report.rounds import doubled
 from transformer_jax.report.statistics import TESTS
 from transformer_jax.run.directory import MOST_SEEDS
@@ -167,8 +167,7 @@ def on_config(scale: Scale, config: str) -> Scale:
 
     What was declared for another metric, or for a family of sweeps on the scale's own config, holds there no more.
     """
-    path = Path(config)
-    base = freeze(base_values(load_module(path, "get_config"), path))
+    base = freeze(load_base(Path(config))[0])
     moved = dataclasses.replace(scale, config=config, overrides={}, family="", family_size=0)
     return judged_by(moved, base, "test")
 
@@ -194,8 +193,7 @@ def make_variants(experiment: Experiment, scale: Scale, overrides: Mapping[str, 
     Raises:
       UserError: a row or override that the config refuses, or one that sets the seed.
     """
-    path = Path(scale.config)
-    base = {**base_values(load_module(path, "get_config"), path), **scale.overrides}
+    base = {**load_base(Path(scale.config))[0], **scale.overrides}
     variants = list(put_on(base, overrides, experiment.rows).values())
     sets_seed = {"the command line": overrides, "the scale": scale.overrides}
     for where, changes in {**sets_seed, **{f"row {v.name!r}": v.overrides for v in variants}}.items():
