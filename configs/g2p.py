@@ -6,6 +6,8 @@
 Score: word error rate on the tenth of the words that the split by hash holds out, right being any listed pronunciation;
 30.2 % without stress is published for a Transformer of 3 layers and width 256 on another split of this dictionary
 (github.com/cmusphinx/g2p-seq2seq).
+
+Expected: not measured.
 """
 
 from configs.rows import ROWS
