@@ -4,18 +4,11 @@
 
 All have the weights of the run's checkpoint and the test split's sources as tokens, sorted by length; their outputs end
 where they end, at the latest `decode.max_extra_length` tokens after the input. They take turns; a figure is the median
-over the rounds. Logits are compared first. The peers need an environment of their own, whose Python
-TRANSFORMER_JAX_PEERS names:
-
-    python -m venv PEERS && PEERS/bin/pip install torch transformers ctranslate2
-    export TRANSFORMER_JAX_PEERS=PEERS/bin/python
+over the rounds. Logits are compared first. The peers need an environment of their own: `benchmarks/peer_process.py`.
 """
 
 import functools
-import json
-import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.marian import marian_config, marian_state
+from benchmarks.peer_process import Peers
 from transformer_jax.config import Config
 from transformer_jax.data import Examples, make_dataset
 from transformer_jax.data.examples import Column
@@ -36,8 +30,7 @@ from transformer_jax.strict_json import to_json
 from transformer_jax.tasks.translation import Translations
 from transformer_jax.vocabulary import BOS, EOS, PAD
 
-HERE = Path(__file__).parent
-PEERS = "TRANSFORMER_JAX_PEERS"
+OF = ("workdir",)
 ROUNDS = 5
 SAME = 1e-4
 """By how much logits of one model may differ."""
@@ -45,43 +38,6 @@ CASES = [(beam, batch) for batch in (256, 32, 1) for beam in (1, 5)]
 """(beam, examples a batch); a beam of 1 is greedy search."""
 EXAMPLES = {256: 1000, 32: 1000, 1: 100}
 """Batch -> how many examples a round writes."""
-
-
-class Peers:
-    """The process in which the peers run; without the environment, none is there."""
-
-    def __init__(self, folder: Path, say: Callable[[str], None]):
-        self.names: list[str] = []
-        self.versions: dict[str, str] = {}
-        python = os.environ.get(PEERS)
-        if python is None:
-            say(f"{PEERS} names no Python: the peers are missing. See benchmarks/decode.py.")
-            return
-        command = [python, str(HERE / "peers" / "decoding.py"), str(folder)]
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-        started = self._answer()
-        self.names, self.versions = started["peers"], started["versions"]
-
-    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a question; see `peers/decoding.py`."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(to_json(question) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def end(self) -> None:
-        """Ends the process."""
-        if self.names:
-            self._process.communicate()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise UserError(f"{PEERS}: the process of the peers ended; its message stands above.")
-        return json.loads(line)
 
 
 def run(workdir: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -99,7 +55,7 @@ def run(workdir: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
         (folder / "config.json").write_text(to_json(settings))
         (folder / "sources.json").write_text(to_json(sources))
         np.savez(folder / "weights.npz", **marian_state(params))
-        peers = Peers(folder, say)
+        peers = Peers("decoding.py", folder, say)
         say(f"{workdir}, checkpoint {choice}; peers: {peers.versions or 'missing'}")
         if peers.names:
             difference = _difference(config, params, sources[0], peers)

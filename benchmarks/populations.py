@@ -12,6 +12,7 @@ from typing import Any
 from transformer_jax.config import Config
 from transformer_jax.sweeps.calibration import Stepper, interleaved
 
+OF = ("config",)
 LANES, ROUNDS = (1, 4, 16), 15
 
 

@@ -318,12 +318,18 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
 
     command = add(
-        "benchmark", "Run a file of benchmarks/ on a config, or on a run.",
-        "benchmark populations --config=configs/scan_short.py",
+        "benchmark", "Run a file of benchmarks/: how fast, and beside what else.",
+        "benchmark train --models=scan,multi30k --output=docs/benchmarks",
     )  # fmt: skip
-    command.add_argument("name", help="populations (of a config), decode (of a run), statistics (of nothing: drawn)")
+    command.add_argument(
+        "name",
+        help="train, start, depth, data (of models or a config), populations (of a config), decode (of a run), "
+        "statistics (of nothing: drawn)",
+    )
+    command.add_argument("--models", type=_text, metavar="NAME,...", help="of benchmarks/models.py (default: all)")
     command.add_argument("--config", type=_text, metavar="FILE[:ROW]", help=config_help)
     command.add_argument("--workdir", type=_path, metavar="DIR", help="a trained run")
+    command.add_argument("--output", type=_path, metavar="DIR", help="add what is measured to NAME.json, and draw it")
     command.add_argument("--seed", type=_count(2**31 - 1, least=0), default=0, help="of what statistics draws")
     command.add_argument(
         "--spreads", type=_numbers, default=[1.0, 10.0, 100.0], help="of one row, over that of the others: 1,10,100"

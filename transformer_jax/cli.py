@@ -366,11 +366,21 @@ def _benchmark(options: argparse.Namespace, overrides: Overrides) -> int:
         rows = benchmark.run(options.seed, options.spreads, options.sweeps, _say(options))
         _print(options, {"benchmark": options.name, "rows": rows}, [])
         return 0
-    if (options.config is None) == (options.workdir is None):
-        raise UserError("Give one of --config and --workdir: benchmark populations is of a config, decode of a run.")
-    measured = load_config(options.config, overrides) if options.workdir is None else options.workdir
+    given = [name for name in ("config", "workdir", "models") if getattr(options, name) is not None]
+    if len(given) > 1 or not {*given, *([] if given else ["models"])} <= set(benchmark.OF):
+        raise UserError(f"benchmark {options.name}: give one of {', '.join(f'--{name}' for name in benchmark.OF)}.")
+    if overrides and options.config is None:
+        raise UserError(f"--config.{next(iter(overrides))}: give --config, too; only that can be changed.")
+    if options.config is not None:
+        measured: Any = load_config(options.config, overrides)
+    else:
+        measured = options.workdir or benchmark.chosen_models(options.models or "")
     rows = benchmark.run(measured, say=_say(options))
-    _print(options, {"benchmark": options.name, "rows": rows}, [])
+    lines = []
+    if options.output is not None:
+        outcome = load_module(ROOT / "benchmarks" / "outcome.py", "write")
+        lines = [str(path) for path in outcome.write(options.name, rows, options.output)]
+    _print(options, {"benchmark": options.name, "rows": rows}, lines)
     return 0
 
 
