@@ -270,6 +270,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="end a run that takes longer (lanes: each so long); it has failed",
     )
+    command.add_argument(
+        "--tune-rows",
+        action="store_true",
+        help="train each row at a learning rate of its own too: of half, once and twice the base's the best on the "
+        "validation split, with seeds that no sweep has",
+    )
     command.add_argument("--status", action="store_true", help="only show how far each run of this sweep is")
 
     command = add(

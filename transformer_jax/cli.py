@@ -279,6 +279,8 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
         raise UserError("--until-settled and --max-seeds belong together: give both or none.")
     if options.until_settled:
         scale = scale.until_settled(options.max_seeds)
+    if options.tune_rows and options.status:
+        raise UserError("--status shows the rows at the base's setting: leave --tune-rows out.")
     variants = make_variants(experiment, scale, overrides)
     what = (options.experiment.stem, experiment, options.scale, scale, variants, options.workdir)
     if options.status:
@@ -286,14 +288,18 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
         lines = [f"{run['status']:>10}  {run['row']} seed {run['seed']}  {run['message']}".rstrip() for run in runs]
         _print(options, {"runs": runs}, lines)
         return 0
+    how: dict[str, Any] = {"workers": options.workers, "lanes": options.lanes, "say": _say(options)}
+    if options.tune_rows:
+        from transformer_jax.sweeps.row_tuning import with_own_rates
+
+        experiment, variants = with_own_rates(*what, **how)
+        what = (options.experiment.stem, experiment, options.scale, scale, variants, options.workdir)
     report = run_sweep(
         *what,
-        workers=options.workers,
-        lanes=options.lanes,
+        **how,
         reuse_finished=not options.no_reuse,
         retry_failed=options.retry_failed,
         time_limit=options.time_limit,
-        say=_say(options),
     )
     _print(options, report.as_dict(), [report.summary, f"Report: {report.files['html']}"])
     return 1 if any(run.status == "failed" for run in report.analysis.sweep.runs) else 0

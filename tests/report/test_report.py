@@ -12,6 +12,8 @@ from scipy import stats
 from sweep_files import VALUES, make_row, make_run, make_sweep
 
 from transformer_jax.errors import UserError
+from transformer_jax.report.comparison import all_pairs
+from transformer_jax.report.read import read_sweep
 from transformer_jax.report.write import Report, write_report
 
 
@@ -271,6 +273,31 @@ def test_one_comparison_has_one_verdict_in_the_whole_report(tmp_path):
     assert analysis.comparison("no_wo_again") is None
     assert min(c.p / c.test.p for c in (*analysis.comparisons, to_no_wo)) == pytest.approx(1)
     assert max(c.p / c.test.p for c in (*analysis.comparisons, to_no_wo)) == pytest.approx(3)
+
+
+def test_rows_at_their_own_learning_rate_stand_beside_the_base_at_its_own(tmp_path):
+    no_wo, rate = {"model.attention.output_projection": "none"}, "optimizer.learning_rate"
+    values = {
+        "base": [0.90, 0.92, 0.91], "no_wo": [0.50, 0.60, 0.40],
+        "base.own": [0.90, 0.92, 0.91], "no_wo.own": [0.80, 0.83, 0.81],
+    }  # fmt: skip
+    rows = {
+        "base": make_row(), "no_wo": make_row(no_wo),
+        "base.own": make_row({rate: 0.003}, own_of="base"),
+        "no_wo.own": make_row({**no_wo, rate: 0.006}, own_of="no_wo", partner="base.own"),
+    }  # fmt: skip
+    report = write_report(make_sweep(tmp_path, values, rows=rows))
+    assert all_pairs(report.analysis.sweep) == [("no_wo", "base"), ("no_wo.own", "base.own")]
+    assert report.analysis.partners == ()
+    page = report.files["md"].read_text()
+    assert "## Each row at its own learning rate" in page
+    assert f"| `no_wo` | `{rate} = 0.006` | 50.0 ± 10.0 | 81.3 ± 1.5 | \N{MINUS SIGN}9.7 |" in page
+    assert "Each row at its own learning rate" in report.files["html"].read_text()
+    assert json.loads(json.dumps(report.as_dict()))["own"][0]["row"] == "no_wo.own"
+    rows["no_wo.own"]["own_of"] = "gone"
+    make_sweep(tmp_path, values, rows=rows)
+    with pytest.raises(UserError, match="'gone' is named"):
+        read_sweep(tmp_path)
 
 
 def test_every_report_says_what_it_is_of(tmp_path):

@@ -5,7 +5,14 @@ import statistics as averages
 from collections.abc import Mapping
 from typing import Any
 
-from transformer_jax.report.comparison import Comparison, base_pairs, compare, partner_pairs, typical_correlation
+from transformer_jax.report.comparison import (
+    Comparison,
+    base_pairs,
+    compare,
+    own_pairs,
+    partner_pairs,
+    typical_correlation,
+)
 from transformer_jax.report.convergence import convergence_notes, convergence_text
 from transformer_jax.report.methods import TEST_NAMES
 from transformer_jax.report.results import Sweep, skipped_text
@@ -19,7 +26,8 @@ NLL = "nll"
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """`comparisons` are against the base, `partners` against the row of equal size; all are one family for Holm.
+    """`comparisons` are against the base, `partners` against the row of equal size, `own` at each row's own learning
+    rate against the base at its own; all are one family for Holm.
 
     `beside` is a metric that is shown next to the sweep's own, with its summaries; None where none was measured.
     """
@@ -29,6 +37,7 @@ class Analysis:
     summaries: Mapping[str, Summary]
     comparisons: tuple[Comparison, ...]
     partners: tuple[Comparison, ...]
+    own: tuple[Comparison, ...]
     progress: Progress
     notes: tuple[str, ...]
     beside: str | None
@@ -64,6 +73,7 @@ class Analysis:
             },
             "comparisons": [dataclasses.asdict(c) for c in self.comparisons],
             "partners": [dataclasses.asdict(c) for c in self.partners],
+            "own": [dataclasses.asdict(c) for c in self.own],
             "notes": list(self.notes),
         }
 
@@ -79,6 +89,7 @@ def analyse(sweep: Sweep) -> Analysis:
         summaries=summaries,
         comparisons=tuple(compared[pair] for pair in base_pairs(sweep)),
         partners=tuple(compared[pair] for pair in partner_pairs(sweep)),
+        own=tuple(compared[pair] for pair in own_pairs(sweep)),
         progress=progress,
         notes=tuple(notes(sweep, progress)),
         beside=beside,

@@ -43,16 +43,24 @@ class Comparison:
 
 
 def base_pairs(sweep: Sweep) -> list[Pair]:
-    return [(row, sweep.base) for row in sweep.rows if row != sweep.base and sweep.twin_of(row) is None]
+    """Rows at the base's setting, against the base."""
+    rows = [name for name, row in sweep.rows.items() if row.own_of is None and sweep.twin_of(name) is None]
+    return [(row, sweep.base) for row in rows if row != sweep.base]
 
 
 def partner_pairs(sweep: Sweep) -> list[Pair]:
-    return [(row.name, row.partner) for row in sweep.rows.values() if row.partner is not None]
+    """Rows against those of equal size."""
+    return [(r.name, r.partner) for r in sweep.rows.values() if r.partner is not None and r.own_of is None]
+
+
+def own_pairs(sweep: Sweep) -> list[Pair]:
+    """Rows at their own learning rate, against the base at its own."""
+    return [(r.name, r.partner) for r in sweep.rows.values() if r.partner is not None and r.own_of is not None]
 
 
 def all_pairs(sweep: Sweep) -> list[Pair]:
     """The family of the sweep: what is compared, once each."""
-    return list(dict.fromkeys([*base_pairs(sweep), *partner_pairs(sweep)]))
+    return list(dict.fromkeys([*base_pairs(sweep), *partner_pairs(sweep), *own_pairs(sweep)]))
 
 
 def compare(sweep: Sweep, units: Units, beside: str | None) -> tuple[Progress, dict[Pair, Comparison]]:

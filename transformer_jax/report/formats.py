@@ -19,6 +19,7 @@ from transformer_jax.report.tables import (
     environment_table,
     failing_table,
     metrics_table,
+    own_table,
     partner_table,
     results_table,
     unfinished_table,
@@ -49,6 +50,7 @@ def to_markdown(analysis: Analysis) -> str:
     )
     tables = {
         "Against partners of equal size": partner_table(analysis),
+        "Each row at its own learning rate": own_table(analysis),
         "Seeds that failed": failing_table(sweep),
         "Statistics in detail": details_table(analysis),
         "All metrics (exploratory)": metrics_table(sweep),

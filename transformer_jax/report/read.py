@@ -78,7 +78,8 @@ def _read_sweep(directory: Path) -> Sweep:
     if (described := sum(map(len, seeds_of.values()))) > MOST_RUNS:
         raise UserError(f"{path}: describes {described:,} runs; at most {MOST_RUNS:,} are reported")
     base = _field(path, data, "base", str)
-    for name in (base, *(row.partner for row in rows.values() if row.partner is not None)):
+    others = [name for row in rows.values() for name in (row.partner, row.own_of) if name is not None]
+    for name in (base, *others):
         if not isinstance(name, str) or name not in rows:
             raise UserError(f"{path}: {name!r} is named as base or partner but is not among the rows {list(rows)}")
     planned = [(row, seed) for row in rows for seed in seeds_of[row]]
@@ -143,6 +144,7 @@ def _row(path: Path, name: str, data: Any) -> Row:
         overrides=overrides if isinstance(overrides, dict) else {},
         parameters=parameters if is_count(parameters) else None,
         partner=data.get("partner"),
+        own_of=data.get("own_of"),
         paper=paper if isinstance(paper, dict) else {},
         note=text_of(data, "note"),
         key=text_of(data, "key"),

@@ -18,7 +18,8 @@ Curves = Mapping[str, Mapping[int, float]]
 class Row:
     """One variant as the sweep defines it.
 
-    `partner` is another row with (nearly) as many parameters; rows of equal `key` are one experiment by two names.
+    `partner` is another row with (nearly) as many parameters; `own_of` the row that this one is at its own learning
+    rate, and then `partner` is the base at its own; rows of equal `key` are one experiment by two names.
     `seeds` is how many it was given where that is not all of the sweep's: it was settled before.
     """
 
@@ -29,6 +30,7 @@ class Row:
     paper: Mapping[str, Any]
     note: str
     key: str
+    own_of: str | None = None
     seeds: int | None = None
 
 

@@ -124,6 +124,28 @@ def partner_table(analysis: Analysis) -> Table | None:
     return Table(columns, tuple(lines))
 
 
+def own_table(analysis: Analysis) -> Table | None:
+    """Each row at the base's setting and at its own learning rate, there against the base at its own."""
+    if not analysis.own:
+        return None
+    sweep, units = analysis.sweep, analysis.units
+    compared = {c.row: c for c in analysis.own}
+    titles = ("Mean ± sd at the base's setting", "at its own", "Δ at their own", "95 % interval", "p (corrected)")
+    columns = (Column("Variant", False), Column("Its own", False), *map(Column, titles), Column("Verdict", False))
+    lines = []
+    for row in sweep.rows.values():
+        if row.own_of is None:
+            continue
+        before = sweep.rows[row.own_of].overrides
+        change = [f"{path} = {_plain(value)}" for path, value in row.overrides.items() if before.get(path) != value]
+        means = [analysis.summaries[name] for name in (row.own_of, row.name)]
+        line = [Cell(row.own_of, code=True), Cell("\n".join(change), code=True)]
+        line += [Cell(units.plus_minus(summary.mean, summary.sd)) for summary in means]
+        known = compared.get(row.name)
+        lines.append((*line, *(_difference(analysis, known) if known else [Cell(MISSING)] * 4)))
+    return Table(columns, tuple(lines))
+
+
 def failing_table(sweep: Sweep) -> Table | None:
     """How many seeds of each row have failed to learn the task, where the sweep says what that is."""
     if sweep.failing is None:
@@ -141,7 +163,7 @@ def failing_table(sweep: Sweep) -> Table | None:
 
 def details_table(analysis: Analysis) -> Table | None:
     """What stands behind the verdicts: both tests, effect size, correlation, the tests that assume less, the seeds."""
-    by_pair = {(c.row, c.against): c for c in (*analysis.comparisons, *analysis.partners)}
+    by_pair = {(c.row, c.against): c for c in (*analysis.comparisons, *analysis.partners, *analysis.own)}
     comparisons = [c for c in by_pair.values() if c.test is not None and c.test.n > 1]
     if not comparisons:
         return None

@@ -77,6 +77,7 @@ class Experiment:
     Attributes:
       rows: name -> row, the base among them; see `configs/rows.py`.
       partners: row -> row of the same number of parameters.
+      own: row -> the row that it is at its own learning rate, see `row_tuning.py`.
       notes: row -> what a reader must know of it.
       paper: row -> the paper's "ppl", "bleu" and "parameters_millions", where it has any.
       scales: "smoke", "small", "full".
@@ -89,6 +90,7 @@ class Experiment:
     curve: str = "valid/nll"
     base: str = "base"
     partners: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    own: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     paper: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 

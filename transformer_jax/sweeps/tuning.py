@@ -67,7 +67,7 @@ class Tuning:
 
     Attributes:
       base: the config that was tuned.
-      candidates: the best first; a candidate with a run that diverged or failed comes after all others.
+      candidates: the best first.
       curve: seed -> step -> validation nll, of the runs of the best.
       seconds: of all runs, added up.
       at_the_edge: paths whose best value is the least or the largest that was tried, of several.
@@ -216,6 +216,19 @@ def _numbers(config: Config, grid: Mapping[str, Sequence[float]]) -> Numbers:
 # --- What is chosen ---
 
 
+def ranked(sweep: Sweep, numbers: Mapping[str, Numbers]) -> dict[str, Candidate]:
+    """Row -> what it came to, the best first: the one with the best mean of the metric over all seeds.
+
+    Of several that have the same, the one with the lower mean validation nll over the whole training is the better, and
+    then the one that stands first. A candidate with a run that diverged or failed comes after all others.
+
+    Args:
+      numbers: row -> the numbers it tries.
+    """
+    found = {row: _candidate(sweep, row, tried) for row, tried in numbers.items()}
+    return dict(sorted(found.items(), key=lambda entry: _rank(entry[1], sweep.higher_is_better)))
+
+
 def choose(
     sweep: Sweep,
     spec: str,
@@ -223,10 +236,7 @@ def choose(
     base: Mapping[str, Any],
     numbers: Mapping[str, Numbers],
 ) -> Tuning:
-    """The candidates of a finished search, the best first.
-
-    The best has the best mean of the metric over all seeds; of several that have the same, the one with the lower mean
-    validation nll over the whole training, and then the one that stands first.
+    """What a finished search found; see `ranked`.
 
     Args:
       sweep: of the candidates.
@@ -235,9 +245,8 @@ def choose(
     Raises:
       UserError: no candidate finished with every seed.
     """
-    found = {row: _candidate(sweep, row, tried) for row, tried in numbers.items()}
-    ordered = sorted(found, key=lambda row: _rank(found[row], sweep.higher_is_better))
-    best = found[ordered[0]]
+    found = ranked(sweep, numbers)
+    first, best = next(iter(found.items()))
     if not best.whole:
         raise UserError("No candidate finished with every seed: the report says what became of them.")
     several = {path: sorted({tried[path] for tried in numbers.values()}) for path in best.numbers}
@@ -251,8 +260,8 @@ def choose(
         higher_is_better=sweep.higher_is_better,
         percent=sweep.percent,
         seeds=sweep.seeds,
-        candidates=[found[row] for row in ordered],
-        curve={run.seed: run.curves.get("nll", {}) for run in sweep.runs_of(ordered[0])},
+        candidates=list(found.values()),
+        curve={run.seed: run.curves.get("nll", {}) for run in sweep.runs_of(first)},
         runs=len(runs),
         seconds=math.fsum(run.seconds or 0.0 for run in runs),
         at_the_edge=edges,
