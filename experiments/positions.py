@@ -45,6 +45,7 @@ def length_split(cutoff: int) -> Scale:
             "train.steps": 2000,
             "train.evaluate_every": 500,
         },
+        margin=0.01,
     )
 
 

@@ -13,11 +13,13 @@ scaling factor it fell by 48.7 points, without W_O by 11.8, with one head by 2.4
 a verdict. (Scale small, seeds 0 to 2, commit 29afe1d3ccea, `docs/results/quickstart`.)
 """
 
+import dataclasses
+
 from configs.rows import ROWS
 from experiments.scales import SCALES
-from transformer_jax.sweeps.experiment import Experiment, Scale, select
+from transformer_jax.sweeps.experiment import Experiment, select
 
 EXPERIMENT = Experiment(
     rows=select(ROWS, ["base", "heads_1", "ffn_depth_1", "scale_none", "no_wo"]),
-    scales=SCALES | {"small": Scale("configs/scan_short.py", seeds=3)},
+    scales=SCALES | {"small": dataclasses.replace(SCALES["small"], seeds=3)},
 )
