@@ -14,7 +14,7 @@ from transformer_jax.config import Config, attention_at
 from transformer_jax.errors import UserError
 from transformer_jax.vocabulary import BOS, EOS, PAD
 
-ACTIVATIONS = {"relu": "relu", "gelu": "gelu_new"}
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu"}
 
 
 def marian_config(config: Config) -> dict[str, Any]:
