@@ -1,5 +1,6 @@
 """XLA is asked before a flag is set: one that it does not know would end every process."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -83,3 +84,31 @@ def test_a_cache_that_cannot_be_written_is_done_without(asked, cache, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "file"))
     assert known_flags(["good", "bad"]) == "good"
     assert known_flags(["good", "bad"]) == "good"
+
+
+AGAIN = """
+import ctypes, resource
+from transformer_jax.compilation import keep_freed_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    memory = libc.malloc(2**26)
+    ctypes.memset(memory, 1, 2**26)
+    libc.free(memory)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = min(faults(), faults())
+keep_freed_memory()
+faults()
+print(given_back, faults())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="of glibc alone")
+def test_freed_memory_is_not_asked_for_again():
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert kept < given_back / 10

@@ -50,8 +50,9 @@ def _run(arguments: list[str]) -> int:
         _write_utf8()
         options, overrides = _parse(arguments)
         if options.computes:
-            from transformer_jax.compilation import use_persistent_cache
+            from transformer_jax.compilation import keep_freed_memory, use_persistent_cache
 
+            keep_freed_memory()
             use_persistent_cache()
         with _memory_in_a_sentence():
             return COMMANDS[options.command](options, overrides)

@@ -1,6 +1,7 @@
 """How programs are compiled and kept: the cache on disk, and the processors they may use."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ QUICK_COMPILATION = (
 
 Not every release has all of them; see `known_flags`.
 """
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 PATIENCE = 300
 """Seconds that a process has to try a flag."""
 
@@ -94,6 +96,18 @@ def use_persistent_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory that it frees, where the C library is glibc.
+
+    A step frees all that it kept for its gradient, which glibc gives back to the system: at the next step each page of
+    it is asked for and filled with zeros anew, which takes as long as the computation of a small model.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def available_cpus() -> list[int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from transformer_jax.compilation import use_cpus, use_persistent_cache
+from transformer_jax.compilation import keep_freed_memory, use_cpus, use_persistent_cache
 from transformer_jax.config import Config, with_values
 from transformer_jax.evaluation.evaluator import Trained
 from transformer_jax.processes import of_this_code
@@ -177,6 +177,7 @@ def main(arguments: Sequence[str]) -> None:
     path, lanes, cpus = arguments
     lines_of_parent()
     use_cpus([int(cpu) for cpu in cpus.split(",") if cpu])
+    keep_freed_memory()
     use_persistent_cache()
     print(to_json(dataclasses.asdict(measure(read_task(Path(path)).configs[0], int(lanes)))))
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformer_jax.checked_json import read_json
-from transformer_jax.compilation import use_cpus, use_persistent_cache
+from transformer_jax.compilation import keep_freed_memory, use_cpus, use_persistent_cache
 from transformer_jax.config import Config, freeze, to_dict
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import Program, compile_program
@@ -134,6 +134,7 @@ def main(arguments: Sequence[str]) -> int:
     """Exit status: 75 when it is told to end, else 70."""
     names = lines_of_parent()
     use_cpus([int(cpu) for cpu in arguments[1].split(",") if cpu])
+    keep_freed_memory()
     use_persistent_cache()
     try:
         while True:
