@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.decoding import beam_search, greedy, length_penalty
-from transformer_jax.decoding.logits import best_next_tokens, next_token_log_probs
+from transformer_jax.decoding.logits import best_continuations, next_token_log_probs
 
 MAX_LENGTH = 5
 ALPHAS = np.array([0.0, 0.6, 1.0, -0.5, 3.0, -3.0], np.float32)
@@ -221,14 +221,19 @@ def test_a_cache_that_cannot_be_reordered_is_refused(shape):
         )
 
 
-@pytest.mark.parametrize("vocab_size", [40, 1000, 1024])
-def test_the_largest_are_found_among_many(vocab_size):
-    """In blocks, where they are enough: side by side in one or spread over all; PAD is never among them."""
-    ordered = np.tile(np.linspace(-9, 9, vocab_size, dtype=np.float32), (50, 1))
-    logits = np.random.default_rng(0).permuted(ordered, axis=1)
+@pytest.mark.parametrize("vocab_size", [9, 40, 1000, 1024])
+def test_the_best_continuations_are_found_among_many(vocab_size):
+    """In blocks, where they are enough: side by side in one or spread over all, of one hypothesis or of several; PAD is
+    never among them."""
+    ordered = np.tile(np.linspace(-9, 9, vocab_size, dtype=np.float32), (50, 4, 1))
+    logits = np.random.default_rng(0).permuted(ordered, axis=2)
     logits[0].sort()
-    logits[:, toy.PAD] = 20.0
-    log_probs, tokens = best_next_tokens(jnp.asarray(logits), 7, toy.PAD)
-    every = np.asarray(next_token_log_probs(jnp.asarray(logits), toy.PAD))
-    np.testing.assert_array_equal(tokens, np.argsort(-every, axis=1)[:, :7])
-    np.testing.assert_allclose(log_probs, -np.sort(-every, axis=1)[:, :7], rtol=1e-6)
+    logits[:, :, toy.PAD] = 20.0
+    so_far = np.random.default_rng(1).normal(-5, 3, (50, 4)).astype(np.float32)
+    so_far[1, 1:] = -np.inf
+    log_probs, parents, tokens = best_continuations(jnp.asarray(so_far), jnp.asarray(logits), 7, toy.PAD)
+    every = so_far[:, :, None] + np.asarray(next_token_log_probs(jnp.asarray(logits), toy.PAD))
+    ordered = np.argsort(-every.reshape(50, -1), axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(parents * vocab_size + tokens, ordered)
+    np.testing.assert_allclose(log_probs, np.take_along_axis(every.reshape(50, -1), ordered, 1), rtol=1e-5)
+    assert len(np.unique(np.asarray(parents)[2:])) == 4

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from transformer_jax.decoding.logits import Cache, LogitsFn, best_next_tokens
+from transformer_jax.decoding.logits import Cache, LogitsFn, best_continuations, take
 from transformer_jax.decoding.search import Progress, Search, proceed
 
 
@@ -114,10 +114,10 @@ def proceed_beams(
     def advance(beams: Beams, cache: Cache, step: jax.Array) -> tuple[Beams, Cache]:
         batch_size, beam_size = beams.last_BK.shape
         logits_NC, cache = logits_fn(beams.last_BK.reshape(-1), cache)
-        # The 2K best of all continuations are among the 2K best of each hypothesis.
-        best = best_next_tokens(logits_NC, min(2 * beam_size, logits_NC.shape[-1]), search.ids.pad)
-        log_probs_BKI, tokens_BKI = (a.reshape(batch_size, beam_size, -1) for a in best)
-        beams, parents_BK = _advance(beams, log_probs_BKI, tokens_BKI, step, limits_B, alpha, search.ids.eos)
+        # Each hypothesis has one continuation by EOS, so that 2K candidates hold K unfinished ones.
+        logits_BKC = logits_NC.reshape(batch_size, beam_size, -1)
+        best = best_continuations(beams.alive_log_probs_BK, logits_BKC, 2 * beam_size, search.ids.pad)
+        beams, parents_BK = _advance(beams, best, step, limits_B, alpha, search.ids.eos)
         return beams, _reorder(cache, parents_BK)
 
     return proceed(advance, progress, until)
@@ -130,20 +130,16 @@ def end_beams(beams: Beams, search: Search, alpha: float | jax.Array) -> NBest:
 
 def _advance(
     beams: Beams,
-    log_probs_BKI: jax.Array,
-    tokens_BKI: jax.Array,
+    best: tuple[jax.Array, jax.Array, jax.Array],
     step: jax.Array,
     limits_B: jax.Array,
     alpha: float | jax.Array,
     eos_id: int,
 ) -> tuple[Beams, jax.Array]:
     """One token more for the examples not done, and the old hypothesis that each alive one continues, int32[B, K]."""
-    batch_size, beam_size, per_hypothesis = log_probs_BKI.shape
-    continued_BKI = beams.alive_log_probs_BK[:, :, None] + log_probs_BKI
-    # Each hypothesis has one continuation by EOS, so that 2K candidates hold K unfinished ones.
-    log_probs_BJ, flat_BJ = lax.top_k(continued_BKI.reshape(batch_size, -1), 2 * beam_size)
-    parents_BJ, tokens_BJ = flat_BJ // per_hypothesis, _take(tokens_BKI.reshape(batch_size, -1), flat_BJ)
-    candidates_BJT = _take(beams.alive_BKT, parents_BJ).at[:, :, step].set(tokens_BJ)
+    beam_size = beams.last_BK.shape[1]
+    log_probs_BJ, parents_BJ, tokens_BJ = best
+    candidates_BJT = take(beams.alive_BKT, parents_BJ).at[:, :, step].set(tokens_BJ)
     eos_BJ = tokens_BJ == eos_id
     length = step + 1
 
@@ -152,9 +148,9 @@ def _advance(
     alive_log_probs_BK, chosen_BK = lax.top_k(jnp.where(eos_BJ, -jnp.inf, log_probs_BJ), beam_size)
     best_possible_B = _best_possible(alive_log_probs_BK[:, 0], length, limits_B, alpha)
     new = Beams(
-        alive_BKT=_take(candidates_BJT, chosen_BK),
+        alive_BKT=take(candidates_BJT, chosen_BK),
         alive_log_probs_BK=alive_log_probs_BK,
-        last_BK=_take(tokens_BJ, chosen_BK),
+        last_BK=take(tokens_BJ, chosen_BK),
         ended=ended,
         done_B=(length >= limits_B) | (best_possible_B <= ended.scores_BN[:, -1]),
     )
@@ -162,7 +158,7 @@ def _advance(
     def keep_if_done(old_leaf: jax.Array, new_leaf: jax.Array) -> jax.Array:
         return jnp.where(beams.done_B.reshape(-1, *[1] * (new_leaf.ndim - 1)), old_leaf, new_leaf)
 
-    return jax.tree.map(keep_if_done, beams, new), _take(parents_BJ, chosen_BK)
+    return jax.tree.map(keep_if_done, beams, new), take(parents_BJ, chosen_BK)
 
 
 def _merge(
@@ -177,7 +173,7 @@ def _merge(
     )
     both = jax.tree.map(lambda kept, added: jnp.concatenate([kept, added], axis=1), ended, new)
     _, best_BN = lax.top_k(both.scores_BN, ended.scores_BN.shape[1])
-    return jax.tree.map(lambda leaf: _take(leaf, best_BN), both)
+    return jax.tree.map(lambda leaf: take(leaf, best_BN), both)
 
 
 def _best_possible(
@@ -204,12 +200,7 @@ def _fill_with_cut_off(beams: Beams, limits_B: jax.Array, alpha: float | jax.Arr
     both = jax.tree.map(lambda first, then: jnp.concatenate([first, then], axis=1), beams.ended, alive)
     missing = jnp.isneginf(both.scores_BN)
     order_BN = jnp.argsort(missing, axis=1, stable=True)[:, : beams.ended.scores_BN.shape[1]]
-    return jax.tree.map(lambda leaf: _take(leaf, order_BN), both)
-
-
-def _take(x_BJ: jax.Array, index_BK: jax.Array) -> jax.Array:
-    """x[b, index[b, k]] with any further axes; batched, so that a batch sharded over devices needs no exchange."""
-    return jax.vmap(lambda x_J, index_K: x_J[index_K])(x_BJ, index_BK)
+    return jax.tree.map(lambda leaf: take(leaf, order_BN), both)
 
 
 def _reorder(cache: Cache, parents_BK: jax.Array) -> Cache:
@@ -219,7 +210,7 @@ def _reorder(cache: Cache, parents_BK: jax.Array) -> Cache:
     def reorder(leaf: jax.Array) -> jax.Array:
         if leaf.ndim == 0 or leaf.shape[0] == batch_size:
             return leaf
-        return _take(leaf.reshape(batch_size, beam_size, *leaf.shape[1:]), parents_BK).reshape(leaf.shape)
+        return take(leaf.reshape(batch_size, beam_size, *leaf.shape[1:]), parents_BK).reshape(leaf.shape)
 
     return jax.tree.map(reorder, cache)
 

@@ -1,8 +1,9 @@
 """Greedy search: the most probable token at each step."""
 
 import jax
+import jax.numpy as jnp
 
-from transformer_jax.decoding.logits import Cache, LogitsFn, largest
+from transformer_jax.decoding.logits import Cache, LogitsFn, best_continuations
 from transformer_jax.decoding.search import Search
 from transformer_jax.decoding.single import Decoded, decode_single
 
@@ -18,7 +19,8 @@ def greedy(logits_fn: LogitsFn, cache: Cache, search: Search) -> Decoded:
     return decode_single(most_probable, logits_fn, cache, search)
 
 
-def most_probable(log_probs_BC: jax.Array, step: jax.Array) -> jax.Array:
+def most_probable(logits_BC: jax.Array, step: jax.Array, pad_id: int) -> tuple[jax.Array, jax.Array]:
     """The token that greedy search chooses, at any step."""
     del step
-    return largest(log_probs_BC, 1)[1][:, 0]
+    log_probs_B1, _, tokens_B1 = best_continuations(jnp.zeros((len(logits_BC), 1)), logits_BC[:, None], 1, pad_id)
+    return log_probs_B1[:, 0], tokens_B1[:, 0]

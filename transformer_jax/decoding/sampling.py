@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from transformer_jax.decoding.logits import Cache, LogitsFn
+from transformer_jax.decoding.logits import Cache, LogitsFn, next_token_log_probs, take
 from transformer_jax.decoding.search import Search
 from transformer_jax.decoding.single import Choose, Decoded, decode_single
 
@@ -50,15 +50,16 @@ def drawing(
     """What chooses the tokens of `sample`."""
     keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(examples_B)
 
-    def draw(log_probs_BC: jax.Array, step: jax.Array) -> jax.Array:
+    def draw(logits_BC: jax.Array, step: jax.Array, pad_id: int) -> tuple[jax.Array, jax.Array]:
+        log_probs_BC = next_token_log_probs(logits_BC, pad_id)
         vocab_size = log_probs_BC.shape[-1]
         count = vocab_size if top_k is None else min(top_k, vocab_size)
         best_BJ, tokens_BJ = lax.top_k(log_probs_BC, count)
         step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
         scaled_BJ = best_BJ / temperature
         kept_BJ = scaled_BJ if top_p is None else _nucleus(scaled_BJ, top_p)
-        drawn_B = jax.vmap(jax.random.categorical)(step_keys_B, kept_BJ)
-        return jnp.take_along_axis(tokens_BJ, drawn_B[:, None], axis=1)[:, 0]
+        drawn_B1 = jax.vmap(jax.random.categorical)(step_keys_B, kept_BJ)[:, None]
+        return take(best_BJ, drawn_B1)[:, 0], take(tokens_BJ, drawn_B1)[:, 0]
 
     return draw
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.decoding.logits import Cache, LogitsFn, next_token_log_probs
+from transformer_jax.decoding.logits import Cache, LogitsFn
 from transformer_jax.decoding.search import Progress, Search, proceed
 
 
@@ -31,8 +31,8 @@ class Single(NamedTuple):
     done_B: jax.Array
 
 
-Choose = Callable[[jax.Array, jax.Array], jax.Array]
-"""``(log_probs_BC, step) -> tokens_B``"""
+Choose = Callable[[jax.Array, jax.Array, int], tuple[jax.Array, jax.Array]]
+"""``(logits_BC, step, pad_id) -> (log_probs_B, tokens_B)``: the tokens chosen, and their log-probabilities."""
 
 
 def decode_single(choose: Choose, logits_fn: LogitsFn, cache: Cache, search: Search) -> Decoded:
@@ -62,9 +62,7 @@ def proceed_single(
 
     def advance(single: Single, cache: Cache, step: jax.Array) -> tuple[Single, Cache]:
         logits_BC, cache = logits_fn(single.last_B, cache)
-        log_probs_BC = next_token_log_probs(logits_BC, ids.pad)
-        tokens_B = choose(log_probs_BC, step).astype(jnp.int32)
-        chosen_B = jnp.take_along_axis(log_probs_BC, tokens_B[:, None], axis=1)[:, 0]
+        chosen_B, tokens_B = choose(logits_BC, step, ids.pad)
         tokens_B = jnp.where(single.done_B, ids.pad, tokens_B)
         tokens_BT, lengths_B, log_probs_B = single.decoded
         decoded = Decoded(

@@ -118,7 +118,9 @@ class MultiHeadAttention(nn.Module):
 
     def keep(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> None:
         """Projects what is attended to once, for all calls to come."""
-        self.put_variable("context", "keys_values", _as_kept(self._project(memory_BSD, positions_BS)))
+        kept = _as_kept(self._project(memory_BSD, positions_BS))
+        # Else the compiler puts them back in the order in which they were made, and transposes them at every token.
+        self.put_variable("context", "keys_values", jax.lax.optimization_barrier(kept))
 
     def reserve(self, batch_size: int, length: int, dtype: Any) -> None:
         """Makes room for `length` keys and values of each row; a call writes its own from `Relation.first` on."""
