@@ -24,7 +24,7 @@ QUICK_COMPILATION = (
 
 Not every release has all of them; see `known_flags`.
 """
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 PATIENCE = 300
 """Seconds that a process has to try a flag."""
 
@@ -106,6 +106,7 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)  # the arenas of other threads cannot hold 64 MiB in one piece
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
