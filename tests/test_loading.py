@@ -16,6 +16,7 @@ from transformer_jax.loading import load_config, parse_override, split_specs
 from transformer_jax.run.identity import read_config
 from transformer_jax.run.resolve import validate
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
+from transformer_jax.tasks import task_of
 
 ROOT = Path(__file__).parent.parent
 NO_CONFIGS = {"rows.py", "table3.py"}  # rows that the configs share
@@ -69,7 +70,8 @@ def test_experiments_ask_a_question_and_all_their_rows_validate(path):
         assert len(set(others)) == len(others) or name == "smoke", "two rows are one experiment"
         for variant in variants:
             validate(variant.config)
-            assert scale.metric.partition("/")[2] in variant.config.evaluate.metrics
+            figures = task_of(variant.config).figures
+            assert scale.metric.partition("/")[2] in {*variant.config.evaluate.metrics, *figures}
 
 
 # --- Files, rows, overrides ---
