@@ -187,7 +187,7 @@ CASES = [
     config("vocabulary smaller than the tokenizer's", "--config.model.vocab_size=5", "model.vocab_size = 5 is smaller than the tokenizer's vocabulary of 10"),
     # Config files.
     Case("no file", "train --config=nothing.py --workdir=new", "nothing.py: no such Python file"),
-    Case("a directory", "train --config=. --workdir=new", "no such Python file"),
+    Case("a directory", "train --config=. --workdir=new", "is not a run directory"),
     Case("no row", "train --config=c.py:no_w --workdir=new", "c.py has no row 'no_w' (did you mean 'no_wo'?). Rows: base, no_wo."),
     Case("no config but text", "train --config=c.txt --workdir=new", "no such Python file", {"c.txt": "hello"}),
     file("not Python", "hello there", "bad.py: could not be loaded (SyntaxError"),

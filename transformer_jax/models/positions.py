@@ -33,8 +33,8 @@ class NoPositions(nn.Module):
         weights = place.slots.weights
         if acts_on_scores(self) and weights in SCALELESS:
             raise UserError(
-                f"model.positions = {config.model.positions!r} acts on the scores as softmax reads them, but "
-                f"{place.field}.weights is {weights!r}."
+                f"model.positions = {config.model.positions!r} acts on the scores, and not as "
+                f"{place.field}.weights = {weights!r} reads them."
             )
 
     def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
