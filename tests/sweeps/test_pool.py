@@ -155,6 +155,19 @@ def test_a_process_that_dies_at_its_start_gives_its_last_words(sweep, tmp_path, 
     assert lines == [f"[a seed 0] failed: {error(tmp_path, 'a/0')['message']}"]
 
 
+def test_a_process_that_is_dead_before_it_has_a_task_gives_its_last_words(sweep, tmp_path, broken, monkeypatch):
+    take = pool._Worker.take
+
+    def late(worker, task):
+        worker._process.wait()
+        worker._readers[1].join()
+        take(worker, task)
+
+    monkeypatch.setattr(pool._Worker, "take", late)
+    sweep(a=["finish"])
+    assert error(tmp_path, "a/0")["message"].startswith(LAST_WORDS)
+
+
 def test_where_every_process_dies_at_its_start_it_is_said_once(sweep, tmp_path, broken):
     lines: list[str] = []
     with pytest.raises(UserError) as raised:

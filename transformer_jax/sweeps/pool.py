@@ -189,7 +189,9 @@ class _Worker:
 
     def take(self, task: Task) -> None:
         """Gives it a task."""
-        self._task, self._tail, self._last_words = task, "", ""
+        self._task = task
+        if self.has_spoken:  # what was said before is of its start, of which it may be dead already
+            self._tail = self._last_words = ""
         self._open, self._since = len(task.workdirs), time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # it has died: `close` tells
             print(write_task(self._directory, task).name, file=self._names, flush=True)
