@@ -21,5 +21,5 @@ from transformer_jax.sweeps.experiment import Experiment, select
 
 EXPERIMENT = Experiment(
     rows=select(ROWS, ["base", "heads_1", "ffn_depth_1", "scale_none", "no_wo"]),
-    scales=SCALES | {"small": dataclasses.replace(SCALES["small"], seeds=3)},
+    scales=SCALES | {"small": dataclasses.replace(SCALES["small"], seeds=3).until_settled(6)},
 )
