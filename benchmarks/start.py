@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.models import Measured, chosen_models
 from benchmarks.peer_process import Peers
 from benchmarks.training import Ours, write_for_peers
-from transformer_jax.config import Config, flatten, replace
+from transformer_jax.config import Config, flatten, replace, to_dict
 from transformer_jax.errors import UserError
 from transformer_jax.processes import of_this_code
 
@@ -66,7 +66,7 @@ def _measure(name: str, config: Config, say: Callable[[str], None]) -> dict[str,
 
 
 def _write_config(path: Path, config: Config) -> None:
-    values = flatten(replace(config, {"train.log_every": 1}))
+    values = flatten(to_dict(replace(config, {"train.log_every": 1})))
     lines = [f"    config.{field} = {value!r}" for field, value in values.items() if value is not None]
     family = f"default_config({config.model.family!r}, {config.task.name!r})"
     text = ["from transformer_jax.config import default_config", "def get_config():", f"    config = {family}"]
