@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.models import Measured, chosen_models
+from benchmarks.models import Measured, chosen_models, each_of
 from benchmarks.training import Ours
 from transformer_jax.config import Config
 from transformer_jax.data.encoding import encode
@@ -20,15 +20,11 @@ from transformer_jax.vocabulary import PAD
 
 OF = ("models", "config")
 ROUNDS, EXAMPLES, BATCHES = 5, 4000, 200
-STEPS = 10
-"""A round of a config that is not of MODELS."""
 
 
 def run(models: Mapping[str, Measured] | Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """For each model: examples a second, and shares."""
-    if isinstance(models, Config):
-        return [_measure("--config", models, STEPS, say)]
-    return [_measure(name, model.config(), model.steps, say) for name, model in models.items()]
+    return [_measure(name, config, steps, say) for name, config, steps in each_of(models)]
 
 
 def _measure(name: str, config: Config, steps: int, say: Callable[[str], None]) -> dict[str, Any]:

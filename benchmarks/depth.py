@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.models import Measured, chosen_models
+from benchmarks.models import Measured, chosen_models, each_of
 from benchmarks.peer_process import Peers
 from benchmarks.training import Ours, write_for_peers
 from transformer_jax.config import Config, fields_of, replace
@@ -25,9 +25,8 @@ DEPTHS = (2, 6, 12)
 def run(models: Mapping[str, Measured] | Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """For each model and depth: seconds."""
     jax.config.update("jax_enable_compilation_cache", False)  # before the first program: JAX looks only once
-    configs = {"--config": models} if isinstance(models, Config) else {n: m.config() for n, m in models.items()}
     rows = []
-    for name, config in configs.items():
+    for name, config, _ in each_of(models):
         found: dict[str, dict[str, float]] = {}
         for depth in DEPTHS:
             layers = {path: depth for path in fields_of(config) if path.endswith("_layers")}

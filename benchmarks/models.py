@@ -1,6 +1,7 @@
 """The models that are measured, and the same models as the peers are told of them."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from transformer_jax.loading import load_config
 from transformer_jax.registry import parse_spec
 
 ROOT = Path(__file__).parent.parent
+STEPS = 10
+"""A round of what does not say how many."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Measured:
 
     spec: str
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
-    steps: int = 10
+    steps: int = STEPS
 
     def config(self) -> Config:
         """Its config."""
@@ -58,6 +61,15 @@ def chosen_models(names: str) -> dict[str, Measured]:
         if name not in MODELS:
             raise UserError(f"--models={name}: there is no such model. Models: {', '.join(MODELS)}.")
     return {name: MODELS[name] for name in wanted}
+
+
+def each_of(chosen: Mapping[str, Measured] | Config) -> Iterator[tuple[str, Config, int]]:
+    """The name, the config and the steps a round of each model that was chosen, or of one config."""
+    if isinstance(chosen, Config):
+        yield "--config", chosen, STEPS
+        return
+    for name, model in chosen.items():
+        yield name, model.config(), model.steps
 
 
 PAPER = {"score": "dot", "scale": "inv_sqrt_d_k", "weights": "softmax", "projections": "linear"}

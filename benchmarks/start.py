@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import Measured, chosen_models
+from benchmarks.models import Measured, chosen_models, each_of
 from benchmarks.peer_process import Peers
 from benchmarks.training import Ours, write_for_peers
 from transformer_jax.config import Config, flatten, replace, to_dict
@@ -31,8 +31,7 @@ MOST_STEPS = 40
 
 def run(models: Mapping[str, Measured] | Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """For each model: seconds to the first step, and MiB."""
-    configs = {"--config": models} if isinstance(models, Config) else {n: m.config() for n, m in models.items()}
-    return [_measure(name, config, say) for name, config in configs.items()]
+    return [_measure(name, config, say) for name, config, _ in each_of(models)]
 
 
 def _measure(name: str, config: Config, say: Callable[[str], None]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.models import Measured, chosen_models
+from benchmarks.models import Measured, chosen_models, each_of
 from benchmarks.peer_process import Peers
 from benchmarks.training import Ours, padded, padding_share, real_tokens, write_for_peers
 from transformer_jax.config import Config
@@ -28,17 +28,13 @@ from transformer_jax.run.compile import count_parameters
 
 OF = ("models", "config")
 ROUNDS = 5
-STEPS = 10
-"""A round of a config that is not of MODELS."""
 SAME = 1e-4
 """By what share the losses of one model may differ."""
 
 
 def run(models: Mapping[str, Measured] | Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """For each model: real target tokens a second of each, and ours over theirs."""
-    if isinstance(models, Config):
-        return [_measure("--config", models, STEPS, say)]
-    return [_measure(name, model.config(), model.steps, say) for name, model in models.items()]
+    return [_measure(name, config, steps, say) for name, config, steps in each_of(models)]
 
 
 def _measure(name: str, config: Config, steps: int, say: Callable[[str], None]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def train(monkeypatch):
     module = load_module(BENCHMARKS / "train.py", "run")
     monkeypatch.setattr("benchmarks.training.compile_program", lambda config: tiny_run.program())
     monkeypatch.setattr(module, "ROUNDS", 1)
-    monkeypatch.setattr(module, "STEPS", 2)
+    monkeypatch.setattr("benchmarks.models.STEPS", 2)
     return module
 
 
