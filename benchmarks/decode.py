@@ -18,12 +18,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.marian import marian_config, marian_state
 from benchmarks.peer_process import Peers
 from transformer_jax.config import Config
 from transformer_jax.data import Examples, make_dataset
 from transformer_jax.data.examples import Column
 from transformer_jax.errors import UserError
+from transformer_jax.marian.settings import to_settings
+from transformer_jax.marian.weights import order_of_ids, to_state
 from transformer_jax.models.build import build_model
 from transformer_jax.run.saved import load_params, open_run
 from transformer_jax.strict_json import to_json
@@ -51,14 +52,16 @@ def run(workdir: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     sources = [inputs.rows[n].tolist() for n in range(len(inputs.rows))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = {**marian_config(config), "norm_epsilon": config.model.norm_epsilon}
+        settings = to_settings(config)
+        ids = order_of_ids(settings["vocab_size"] + 1)
         (folder / "config.json").write_text(to_json(settings))
+        (folder / "ours.json").write_text(to_json({"ids": ids.tolist(), "norm_epsilon": config.model.norm_epsilon}))
         (folder / "sources.json").write_text(to_json(sources))
-        np.savez(folder / "weights.npz", **marian_state(params))
+        np.savez(folder / "weights.npz", **to_state(config, params, settings["max_position_embeddings"]))
         peers = Peers("decoding.py", folder, say)
         say(f"{workdir}, checkpoint {choice}; peers: {peers.versions or 'missing'}")
         if peers.names:
-            difference = _difference(config, params, sources[0], peers)
+            difference = _difference(config, params, ids, sources[0], peers)
             say(f"logits differ by at most {difference:.1e}")
             if not difference < SAME:
                 raise UserError(f"The logits of Marian differ by {difference:.1e} from ours: it is not the same model.")
@@ -70,13 +73,13 @@ def run(workdir: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
         return of_cases
 
 
-def _difference(config: Config, params: Any, source: list[int], peers: Peers) -> float:
-    """Between our logits and Marian's, of some tokens after a source."""
+def _difference(config: Config, params: Any, ids: np.ndarray, source: list[int], peers: Peers) -> float:
+    """Between our logits and Marian's, of some tokens after a source; of all but padding, which neither writes."""
     target = [BOS, *range(4, 12)]
     batch = {"inputs": jnp.asarray([source]), "targets": jnp.asarray([[*target[1:], EOS]])}
     ours = build_model(config.model).apply(params, batch)[0]
     theirs = peers.ask({"logits": [source, target]})["logits"]
-    return float(np.max(np.abs(np.asarray(ours) - np.asarray(theirs))))
+    return float(np.max(np.abs(np.asarray(ours)[:, ids[:-1]] - np.asarray(theirs)[:, :-1])))
 
 
 def _measure(workdir: Path, choice: str, inputs: Column, peers: Peers, beam: int, batch: int) -> dict[str, Any]:
