@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -16,6 +15,7 @@ from transformer_jax.run.directory import RESULT, is_run_directory
 from transformer_jax.run.identity import read_config
 from transformer_jax.run.saved import load_params
 from transformer_jax.strict_json import to_json
+from transformer_jax.training.state import by_path
 
 SUFFIX = ".safetensors"
 
@@ -38,10 +38,7 @@ def export(workdir: Path, output: Path, checkpoint: str | None = None) -> dict[s
     _check_output(output)
     config = read_config(workdir)
     choice = checkpoint or config.evaluate.checkpoint
-    leaves = jax.tree_util.tree_leaves_with_path(load_params(workdir, choice))
-    tensors = {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.ascontiguousarray(leaf) for path, leaf in leaves
-    }
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in by_path(load_params(workdir, choice)).items()}
     result = read_json(workdir / RESULT) if (workdir / RESULT).is_file() else None
     commit = result.get("commit") if isinstance(result, dict) else None
     metadata = {"config": to_json(to_dict(config)), "checkpoint": choice, "commit": str(commit)}

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import sentencepiece
-
+from transformer_jax.data.subwords import open_model
 from transformer_jax.data.tokenizer import text_ids
 from transformer_jax.errors import UserError
 from transformer_jax.files import read_bytes, write_atomically
@@ -41,12 +40,7 @@ class PieceTokenizer:
         self._ids = {piece: number for number, piece in enumerate(pieces, start=NUM_SPECIALS)}
         if len(self._ids) < len(pieces):
             raise UserError(f"{origin}: a piece occurs twice.")
-        try:
-            if not model:  # SentencePiece itself accepts an empty model and fails later
-                raise RuntimeError
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise UserError(f"{origin}: not a SentencePiece model, or a damaged one.") from error
+        self._processor = open_model(model, origin)
 
     @property
     def vocab_size(self) -> int:

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import sentencepiece
 
@@ -19,6 +19,16 @@ LONGEST_LINE = 4192  # bytes: SentencePiece's own limit
 RESERVED = "\N{LOWER FIVE EIGHTHS BLOCK}"  # stands for what is unknown while it trains
 LEFT_OUT = f"SentencePiece leaves out what is longer than {LONGEST_LINE:,} bytes, or holds the sign {RESERVED}"
 NUM_BYTES = 256  # byte fallback: a piece for every byte, so nothing is unknown
+
+
+def open_model(model: bytes, origin: str) -> Any:
+    """SentencePiece's processor of the content of a ``.model`` file; UserError, naming `origin`, if it is none."""
+    if not model:  # SentencePiece itself accepts an empty model and fails later
+        raise UserError(f"{origin}: not a SentencePiece model (empty).")
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise UserError(f"{origin}: not a SentencePiece model, or a damaged one.") from error
 
 
 class SubwordTokenizer:
@@ -35,13 +45,7 @@ class SubwordTokenizer:
     suffix: ClassVar[str] = ".model"
 
     def __init__(self, model: bytes, origin: str = "SentencePiece model"):
-        self.model = model
-        if not model:  # SentencePiece itself accepts an empty model and fails later
-            raise UserError(f"{origin}: not a SentencePiece model (empty).")
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise UserError(f"{origin}: not a SentencePiece model, or a damaged one.") from error
+        self.model, self._processor = model, open_model(model, origin)
         processor = self._processor
         found = (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id())
         if found != (PAD, UNK, BOS, EOS):

@@ -17,7 +17,7 @@ from transformer_jax.run.directory import CHECKPOINTS
 from transformer_jax.run.divergence import diverged_at
 from transformer_jax.run.identity import check_origin, read_config
 from transformer_jax.run.resolve import load_assets, validate
-from transformer_jax.training.state import lanes_of
+from transformer_jax.training.state import by_path, lanes_of
 from transformer_jax.training.step import gradient_and_update
 
 
@@ -48,15 +48,12 @@ def replay(workdir: Path) -> dict[str, Any]:
     gradients, updates = jax.device_get(look_inside(state, batch, lane))
     start = program.layout.put(stack([state.replace(alive=np.ones((), bool))]))
     _, totals, _ = program.steps.take(start, step - 1, 1, lanes)
-    inside = jax.tree_util.tree_map(_look, state.params, gradients, updates)
-    named = jax.tree_util.tree_leaves_with_path(
-        inside, is_leaf=lambda node: isinstance(node, dict) and "largest" in node
-    )
+    parameters, of_gradient, of_update = map(by_path, (state.params, gradients, updates))
     measured = {name: (sums[0, 0], counts[0, 0]) for name, (sums, counts) in jax.device_get(totals).items()}
     return {
         "step": step,
         "measured": {name: _finite(total / max(count, 1)) for name, (total, count) in measured.items()},
-        "parameters": {jax.tree_util.keystr(path, simple=True, separator="."): look for path, look in named},
+        "parameters": {name: _look(leaf, of_gradient[name], of_update[name]) for name, leaf in parameters.items()},
     }
 
 

@@ -29,8 +29,7 @@ from transformer_jax.run.progress import Progress
 from transformer_jax.run.resolve import load_assets, validate
 from transformer_jax.run.saved import load_params
 from transformer_jax.strict_json import to_json
-from transformer_jax.training.optimizer import build_optimizer
-from transformer_jax.training.state import TrainState
+from transformer_jax.training.state import state_before
 from transformer_jax.vocabulary import EOS, NUM_SPECIALS, PAD, UNK
 
 SETTINGS, GENERATION, TENSORS = "config.json", "generation_config.json", "model.safetensors"
@@ -150,16 +149,8 @@ def import_marian(directory: Path, workdir: Path, overrides: Mapping[str, Any] |
     validate(config)
     resolved = resolve_for_machine(config, tokenizers)
     params = jax.tree.map(jnp.asarray, to_params(resolved, _read_tensors(directory), ids, directory / TENSORS))
-    template = state_template(resolved)
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, template.params)
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=build_optimizer(resolved).init(params),
-        average=None if template.average is None else params,
-        skipped=jnp.zeros((), jnp.int32),
-        alive=jnp.ones((), bool),
-    )
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, state_template(resolved).params)
+    state = state_before(resolved, params)
     workdir.mkdir(parents=True, exist_ok=True)
     tokenizers.save(workdir / ASSETS)
     checkpoints = Checkpoints(workdir / CHECKPOINTS)

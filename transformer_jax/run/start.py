@@ -1,7 +1,7 @@
 """The state that a run begins with: random parameters, or those of another run (`train.start_from`)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformer_jax.run.compile import Program, stack, unstack
 from transformer_jax.run.identity import read_config
 from transformer_jax.run.resolve import start_directory
 from transformer_jax.run.saved import load_params
-from transformer_jax.training.state import Lane, TrainState
+from transformer_jax.training.state import Lane, TrainState, by_path
 
 Say = Callable[[str], None]
 
@@ -45,10 +45,9 @@ def take_parameters(here: Any, there: Any, directory: Path) -> Any:
 
     Heads may be cut otherwise: a matrix of as many entries is the same matrix.
     """
-    values = _by_path(there)
+    values = by_path(there)
 
-    def take(path: Any, leaf: np.ndarray) -> np.ndarray:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+    def take(name: str, leaf: np.ndarray) -> np.ndarray:
         if name not in values:
             return leaf
         if values[name].size != leaf.size:
@@ -58,17 +57,12 @@ def take_parameters(here: Any, there: Any, directory: Path) -> Any:
             )
         return np.asarray(values[name], leaf.dtype).reshape(leaf.shape)
 
-    return jax.tree_util.tree_map_with_path(take, here)
-
-
-def _by_path(tree: Any) -> Mapping[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return jax.tree.unflatten(jax.tree.structure(here), [take(name, leaf) for name, leaf in by_path(here).items()])
 
 
 def what_is_taken(directory: Path, there: Any, here: Any) -> str:
     """A sentence on which parameters are those of the other run."""
-    before, after = _by_path(there), _by_path(here)
+    before, after = by_path(there), by_path(here)
     parts = [f"Starts from {directory}: {len(before.keys() & after.keys())} of {len(after)} arrays of parameters"]
     for what, names in (("random", after.keys() - before.keys()), ("left out", before.keys() - after.keys())):
         parts += [f"{what}: {', '.join(sorted(names))}"] if names else []

@@ -64,7 +64,11 @@ def init_state(config: Resolved, lane: Lane) -> TrainState:
     """The state before the first step: a pure function of config and lane."""
     config = lane.on(config)
     key = jax.random.fold_in(jax.random.key(lane.seed), INITIALISATION)
-    params = build_model(config.model).init(key, task_of(config).example_batch(config))
+    return state_before(config, build_model(config.model).init(key, task_of(config).example_batch(config)))
+
+
+def state_before(config: Resolved, params: Any) -> TrainState:
+    """The state before the first step, with these parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -73,3 +77,9 @@ def init_state(config: Resolved, lane: Lane) -> TrainState:
         skipped=jnp.zeros((), jnp.int32),
         alive=jnp.ones((), bool),
     )
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """Dotted path -> leaf of parameters, or of what has their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
