@@ -57,7 +57,7 @@ def test_terminated_and_killed(tmp_path, whole):
     command = " ".join(["./launch.sh", *arguments])
     said = f"stopped and saved at step {step}. The same command resumes: {command}"
     assert log.read_text().splitlines()[-1] == said
-    assert kills.run_to_the_end(arguments, tmp_path / "run", log, kills=8, seed=0) > 0
+    assert kills.run_to_the_end(arguments, tmp_path / "run", log, kills=4, seed=0) > 0
     assert f"Resuming at step {step}." in log.read_text()
     assert tiny_run.content(tmp_path / "run") == whole("length classes")
 

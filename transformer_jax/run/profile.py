@@ -50,7 +50,9 @@ class Profiled:
         before, last = self._window[0] - 1, self._window[1]
         if step == before:
             jax.block_until_ready(state)  # what was asked of the device earlier is not in the window
-            jax.profiler.start_trace(self._directory)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # every call of a Python function would be gigabytes, and slow
+            jax.profiler.start_trace(self._directory, profiler_options=options)
             self._open = True
         limit = min([limit, *(edge - step for edge in (before, last) if edge > step)])
         with jax.profiler.StepTraceAnnotation(CALL, step_num=step + 1):
