@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar, Literal
 
-from transformer_jax.config.model import EmbeddingConfig, TokenModelConfig
+from transformer_jax.config.model import EmbeddingConfig, LayersConfig, TokenModelConfig
 from transformer_jax.config.schema import knob
 
 
@@ -15,7 +15,7 @@ class DecoderOnlyEmbedding(EmbeddingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderOnlyConfig(TokenModelConfig):
+class DecoderOnlyConfig(TokenModelConfig, LayersConfig):
     """The right half of Figure 1 without attention to a source (Radford et al. 2018, "GPT")."""
 
     places: ClassVar[tuple[str, ...]] = ("decoder",)

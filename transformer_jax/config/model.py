@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from transformer_jax.config.schema import LARGEST, MOST_TOKENS, WIDEST, Knob, knob
 
+if TYPE_CHECKING:
+    from transformer_jax.config.tree import Config
+
 SCALELESS = ("uniform", "proportional")
 """Weights that no scale changes."""
 
@@ -92,7 +95,7 @@ class EmbeddingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What all families have that are built from the paper's blocks. Sizes are those of the base model."""
+    """What all families have. Sizes are those of the base model."""
 
     places: ClassVar[tuple[str, ...]] = ()
     """Where the family has attention; each may have slots of its own, `model.attention.<place>`."""
@@ -101,8 +104,6 @@ class ModelConfig:
     """What the data say, where it is unset: sizes of vocabularies, numbers of classes."""
     lengths: ClassVar[str] = "data.max_length and decode.max_extra_length"
     """What says how long its sequences are."""
-    axes: ClassVar[int] = 1
-    """2 where a token stands in a row and a column, as a part of an image does."""
 
     family: str = ""
     d_model: int = knob(512, "D, width of the residual stream (Section 3.1)", low=1, high=WIDEST)
@@ -111,33 +112,9 @@ class ModelConfig:
         None, "K, width of a query and a key in one head; unset: d_model / num_heads", low=1, high=WIDEST
     )
     d_v: int | None = knob(None, "V, width of a value in one head; unset: d_model / num_heads", low=1, high=WIDEST)
-    d_ff: int = knob(
-        2048,
-        "F, inner width of the feed-forward (Section 3.3)",
-        low=1,
-        high=2**20,
-        read_if=lambda c: _has_inner_layer(c.model),
-    )
-    ffn_depth: int = knob(
-        2,
-        "linear layers in the feed-forward; 1: one of width d_model without ReLU",
-        low=1,
-        high=16,
-        read_if=lambda c: c.model.feed_forward != "none",
-    )
     dropout_rate: float = knob(
         0.1, "P_drop on sublayer outputs and embedding sums (Section 5.4)", low=0, high=0.99, traced=True
     )
-    ffn_dropout_rate: float = knob(
-        0.0,
-        "dropout after the feed-forward's non-linearity (the paper has none)",
-        low=0,
-        high=0.99,
-        traced=True,
-        read_if=lambda c: _has_inner_layer(c.model),
-    )
-    positions: str = knob("sinusoidal", "Section 3.5; slot POSITIONS")
-    feed_forward: str = knob("relu", "Eq. 2; slot FEED_FORWARDS")
     residual: Literal["post_norm", "pre_norm", "none"] = knob("post_norm", "Section 3.1: LayerNorm(x + Sublayer(x))")
     norm: Literal["layer_norm", "rms_norm", "none"] = knob("layer_norm", "the normalisation of the residual stream")
     norm_epsilon: float = knob(
@@ -166,6 +143,60 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LayersConfig(ModelConfig):
+    """What families have that are stacks of the paper's layers: the feed-forward network, and positions."""
+
+    axes: ClassVar[int] = 1
+    """2 where a token stands in a row and a column, as a part of an image does."""
+
+    d_ff: int = knob(
+        2048,
+        "F, inner width of the feed-forward (Section 3.3)",
+        low=1,
+        high=2**20,
+        read_if=lambda c: _has_inner_layer(c.model),
+    )
+    ffn_depth: int = knob(
+        2,
+        "linear layers in the feed-forward; 1: one of width d_model without ReLU",
+        low=1,
+        high=16,
+        read_if=lambda c: c.model.feed_forward != "none",
+    )
+    ffn_dropout_rate: float = knob(
+        0.0,
+        "dropout after the feed-forward's non-linearity (the paper has none)",
+        low=0,
+        high=0.99,
+        traced=True,
+        read_if=lambda c: _has_inner_layer(c.model),
+    )
+    positions: str = knob("sinusoidal", "Section 3.5; slot POSITIONS")
+    feed_forward: str = knob("relu", "Eq. 2; slot FEED_FORWARDS")
+
+
+def _attends(config: "Config") -> bool:
+    return bool(config.model.places)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerhapsAttention(ModelConfig):
+    """Sizes of heads, in families that can do without attention."""
+
+    num_heads: int = knob(8, "H, the paper's h (Section 3.2.2)", low=1, high=4096, read_if=_attends)
+    d_k: int | None = knob(
+        None,
+        "K, width of a query and a key in one head; unset: d_model / num_heads",
+        low=1,
+        high=WIDEST,
+        read_if=_attends,
+    )
+    d_v: int | None = knob(
+        None, "V, width of a value in one head; unset: d_model / num_heads", low=1, high=WIDEST, read_if=_attends
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class TokenModelConfig(ModelConfig):
     """What families have that read and write tokens of a vocabulary."""
 
@@ -178,12 +209,9 @@ class TokenModelConfig(ModelConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig(TokenModelConfig):
-    """The encoder-decoder of Section 3 and Table 3."""
+class EncoderDecoderConfig(TokenModelConfig):
+    """What families have that read a sequence of tokens and write another."""
 
-    places: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "cross")
-
-    family: Literal["transformer"] = knob("transformer", "which file of models/ builds it; set by the config file")
     source_vocab_size: int | None = knob(
         None,
         "rows of the source table; unset: vocab_size",
@@ -193,6 +221,15 @@ class TransformerConfig(TokenModelConfig):
     )
     num_encoder_layers: int = knob(6, "N of the encoder (Section 3.1)", low=1, high=1000)
     num_decoder_layers: int = knob(6, "N of the decoder (Section 3.1)", low=1, high=1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig(EncoderDecoderConfig, LayersConfig):
+    """The encoder-decoder of Section 3 and Table 3."""
+
+    places: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "cross")
+
+    family: Literal["transformer"] = knob("transformer", "which file of models/ builds it; set by the config file")
     decoder_mask: Literal["causal", "none"] = knob(
         "causal", "Section 3.2.3; 'none' lets the decoder see the answer in training"
     )
@@ -203,7 +240,7 @@ class TransformerConfig(TokenModelConfig):
         return dict(zip(self.places, (self.num_encoder_layers, *[self.num_decoder_layers] * 2), strict=True))
 
 
-def _has_inner_layer(model: ModelConfig) -> bool:
+def _has_inner_layer(model: LayersConfig) -> bool:
     return model.feed_forward != "none" and model.ffn_depth >= 2
 
 

@@ -3,14 +3,14 @@
 import dataclasses
 from typing import ClassVar, Literal
 
-from transformer_jax.config.model import ModelConfig
+from transformer_jax.config.model import LayersConfig, PerhapsAttention
 from transformer_jax.config.schema import WIDEST, knob
 
 MOST_CLASSES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig(ModelConfig):
+class VisionConfig(PerhapsAttention, LayersConfig):
     """An encoder over the patches of an image (Dosovitskiy et al. 2021, "ViT"), or a convolution over their grid."""
 
     from_data: ClassVar[tuple[str, ...]] = ("num_classes", "image_height", "image_width", "image_channels")
@@ -28,23 +28,6 @@ class VisionConfig(ModelConfig):
     )
     mixing: str = knob("attention", "what passes between patches; slot MIXINGS")
     num_layers: int = knob(6, "N (Section 3.1)", low=1, high=1000)
-    num_heads: int = knob(
-        8, "H, the paper's h (Section 3.2.2)", low=1, high=4096, read_if=lambda c: bool(c.model.places)
-    )
-    d_k: int | None = knob(
-        None,
-        "K, width of a query and a key in one head; unset: d_model / num_heads",
-        low=1,
-        high=WIDEST,
-        read_if=lambda c: bool(c.model.places),
-    )
-    d_v: int | None = knob(
-        None,
-        "V, width of a value in one head; unset: d_model / num_heads",
-        low=1,
-        high=WIDEST,
-        read_if=lambda c: bool(c.model.places),
-    )
 
     @property
     def places(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from transformer_jax.config import Config, value_at
+from transformer_jax.config import Config, TransformerConfig, value_at
 from transformer_jax.errors import UserError
 from transformer_jax.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 
@@ -117,6 +117,7 @@ class _Reader:
     def __init__(self, state: Mapping[str, npt.NDArray], config: Config, where: object):
         self._state, self._where = state, where
         model = config.model
+        assert isinstance(model, TransformerConfig)
         self.width, self.heads, self.hidden = model.d_model, model.num_heads, model.d_ff
         self._axes = np.argsort(order_of_axes(model.d_model))
         self.read: set[str] = set()

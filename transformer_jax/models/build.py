@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from transformer_jax.config import AttentionPlace, Config, ModelConfig, attention_place
+from transformer_jax.config import AttentionPlace, Config, LayersConfig, ModelConfig, attention_place
 from transformer_jax.errors import UserError
 from transformer_jax.models.decoder_only import DecoderOnly
 from transformer_jax.models.feed_forward import FEED_FORWARDS
@@ -53,10 +53,11 @@ def check(config: Config) -> None:
     """
     model = config.model
     check_entry(MODELS, model.family, "model.family", config)
-    _check_positions(config)
     for place in model.places:
         _check_attention(attention_place(model, place))
-    check_entry(FEED_FORWARDS, model.feed_forward, "model.feed_forward", model)
+    if isinstance(model, LayersConfig):
+        _check_positions(config, model)
+        check_entry(FEED_FORWARDS, model.feed_forward, "model.feed_forward", model)
     check_entry(RESIDUALS, model.residual, "model.residual", model)
 
 
@@ -65,15 +66,15 @@ def _check_attention(place: AttentionPlace) -> None:
         check_entry(table, getattr(place.slots, slot), f"{place.field}.{slot}", place)
 
 
-def _check_positions(config: Config) -> None:
-    field, spec = "model.positions", config.model.positions
-    scheme = resolve(positions_of(config.model), spec, field)()
+def _check_positions(config: Config, model: LayersConfig) -> None:
+    field, spec = "model.positions", model.positions
+    scheme = resolve(positions_of(model), spec, field)()
     for option, value in parse_spec(spec, field)[1].items():
         if value <= 0:
             raise UserError(f"{field} = {spec!r}: {option} must be above 0.")
         if isinstance(options(type(scheme))[option].default, int) and value > MOST_DISTANCE:
             raise UserError(f"{field} = {spec!r}: {option} must be at most {MOST_DISTANCE:,}.")
     scheme.check(config)
-    for name in config.model.places:
+    for name in model.places:
         if name != "cross":
-            scheme.check_place(config, attention_place(config.model, name))
+            scheme.check_place(config, attention_place(model, name))

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.config import ModelConfig
+from transformer_jax.config import LayersConfig
 from transformer_jax.errors import UserError
 from transformer_jax.models.regularisation import Dropout
 from transformer_jax.registry import demands
@@ -62,14 +62,14 @@ class GatedFeedForward(nn.Module):
         return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name=name)
 
 
-def _has_a_non_linearity(model: ModelConfig) -> None:
+def _has_a_non_linearity(model: LayersConfig) -> None:
     if model.ffn_depth == 1:
         raise UserError(
             f"model.feed_forward = {model.feed_forward!r} changes nothing at model.ffn_depth = 1, one linear layer."
         )
 
 
-def _has_depth_2(model: ModelConfig) -> None:
+def _has_depth_2(model: LayersConfig) -> None:
     if model.ffn_depth != 2:
         raise UserError(
             f"model.ffn_depth = {model.ffn_depth}: the gated feed-forward {model.feed_forward!r} has depth 2."

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from transformer_jax.config import ModelConfig, TokenModelConfig, attention_at
+from transformer_jax.config import LayersConfig, ModelConfig, TokenModelConfig, attention_at
 from transformer_jax.models.attention import MultiHeadAttention
 from transformer_jax.models.embedding import Embedding, NoOutputBias, OutputBias
 from transformer_jax.models.feed_forward import FEED_FORWARDS
@@ -22,6 +22,7 @@ from transformer_jax.models.weights import WEIGHTS
 from transformer_jax.registry import resolve
 
 Family = TypeVar("Family", bound=ModelConfig)
+OfLayers = TypeVar("OfLayers", bound=LayersConfig)
 OfTokens = TypeVar("OfTokens", bound=TokenModelConfig)
 
 
@@ -41,7 +42,7 @@ class Parts(Generic[Family]):
         """The dtype of activations."""
         return jnp.dtype(self.config.dtype)
 
-    def attention(self, place: str) -> MultiHeadAttention:
+    def attention(self: "Parts[Any]", place: str) -> MultiHeadAttention:
         """The attention of the encoder, of the decoder over its own tokens, or the decoder's "cross" attention."""
         config, slots, field = self.config, attention_at(self.config, place), f"model.attention.{place}"
         d_k, d_v = config.head_widths
@@ -64,11 +65,11 @@ class Parts(Generic[Family]):
             dropout=lambda: Dropout(slots.dropout_rate),
         )
 
-    def positions(self) -> NoPositions:
+    def positions(self: "Parts[OfLayers]") -> NoPositions:
         """How a stack, or its self-attentions, know where a token stands."""
         return resolve(positions_of(self.config), self.config.positions, "model.positions")()
 
-    def feed_forward(self) -> nn.Module:
+    def feed_forward(self: "Parts[OfLayers]") -> nn.Module:
         """The position-wise network."""
         make = resolve(FEED_FORWARDS, self.config.feed_forward, "model.feed_forward")
         return make(
@@ -79,7 +80,7 @@ class Parts(Generic[Family]):
             dtype=self.dtype,
         )
 
-    def add_norm(self, sublayer: str) -> AddNorm:
+    def add_norm(self: "Parts[Any]", sublayer: str) -> AddNorm:
         """What stands around a sublayer, "attention" or "feed_forward"."""
         missing = sublayer == "feed_forward" and self.config.feed_forward == "none"
         wiring = left_out if missing else RESIDUALS[self.config.residual]

@@ -14,9 +14,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from transformer_jax.config import SCALELESS, AttentionPlace, Config, ModelConfig
+from transformer_jax.config import SCALELESS, AttentionPlace, Config, LayersConfig, value_at
 from transformer_jax.errors import UserError
 from transformer_jax.models.masks import Relation
+
+
+def _spec(config: Config) -> str:
+    return repr(value_at(config, "model.positions"))
 
 
 class NoPositions(nn.Module):
@@ -33,7 +37,7 @@ class NoPositions(nn.Module):
         weights = place.slots.weights
         if acts_on_scores(self) and weights in SCALELESS:
             raise UserError(
-                f"model.positions = {config.model.positions!r} acts on the scores, and not as "
+                f"model.positions = {_spec(config)} acts on the scores, and not as "
                 f"{place.field}.weights = {weights!r} reads them."
             )
 
@@ -80,7 +84,7 @@ class Sinusoidal2D(NoPositions):
 
     def check(self, config: Config) -> None:
         if config.model.d_model < 2:
-            raise UserError(f"model.positions = {config.model.positions!r} needs two coordinates: raise model.d_model.")
+            raise UserError(f"model.positions = {_spec(config)} needs two coordinates: raise model.d_model.")
 
     def add(self, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
         """`positions_BT`: int32[1, T, 2], row and column."""
@@ -107,7 +111,7 @@ class Learned(NoPositions):
         longest = config.model.longest(config.data.max_length, config.decode.max_extra_length)
         if self.max_length < longest:
             raise UserError(
-                f"model.positions = {config.model.positions!r} has vectors for {self.max_length} positions, but with "
+                f"model.positions = {_spec(config)} has vectors for {self.max_length} positions, but with "
                 f"{config.model.lengths} as they are {longest} are needed: write learned(max_length={longest})."
             )
 
@@ -176,8 +180,7 @@ class T5Bias(NoPositions):
     def check(self, config: Config) -> None:
         if not 2 <= self.buckets // 2 < self.max_distance:
             raise UserError(
-                f"model.positions = {config.model.positions!r}: needs at least 4 buckets, and a max_distance above "
-                "buckets / 2."
+                f"model.positions = {_spec(config)}: needs at least 4 buckets, and a max_distance above buckets / 2."
             )
 
     @nn.compact
@@ -277,6 +280,6 @@ POSITIONS_IN_A_GRID: dict[str, type[NoPositions]] = {**POSITIONS, "sinusoidal_2d
 """Those of an image: the parts of it stand in rows and columns, or are read as one row."""
 
 
-def positions_of(model: ModelConfig) -> dict[str, type[NoPositions]]:
+def positions_of(model: LayersConfig) -> dict[str, type[NoPositions]]:
     """The table that `model.positions` of that model is an entry of."""
     return POSITIONS_IN_A_GRID if model.axes == 2 else POSITIONS
