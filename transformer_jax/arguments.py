@@ -85,6 +85,11 @@ def _numbers(text: str) -> list[float]:
     return [_number_of(1e-9, 1e9)(number) for number in text.split(",")]
 
 
+def _names(text: str) -> list[str]:
+    """Names between commas."""
+    return [_text(name).strip() for name in text.split(",")]
+
+
 def _some(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("'' is no text")
@@ -250,6 +255,12 @@ def make_parser() -> argparse.ArgumentParser:
         type=_text,
         metavar="FILE",
         help="put the rows on this base instead; --config.a.b=value changes any field but what a row sets",
+    )
+    command.add_argument(
+        "--rows",
+        type=_names,
+        metavar="ROW,...",
+        help="only these rows beside the base; the same line without it adds the others later",
     )
     command.add_argument(
         "--seeds", type=_count(MOST_SEEDS), help="how many seeds, 0, 1, ...; there is no --config.seed here"

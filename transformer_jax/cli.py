@@ -271,6 +271,8 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.sweeps.runner import run_sweep, sweep_status
 
     experiment = load_experiment(options.experiment)
+    if options.rows is not None:
+        experiment = experiment.only(options.rows)
     scale = choose_scale(experiment, options.scale)
     if options.config is not None:
         scale = on_config(scale, options.config)

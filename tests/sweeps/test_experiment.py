@@ -84,6 +84,15 @@ def test_another_config_is_judged_by_its_own_first_metric(tmp_path):
         assert (moved.config, moved.seeds, dict(moved.overrides)) == (str(config), 3, {})
 
 
+def test_only_some_rows_beside_the_base():
+    whole = Experiment({name: {} for name in ["base", "small", "wide", "long"]}, {}, partners={"small": "wide"})
+    assert [*whole.only(["long", "small"]).rows] == ["base", "small", "long"]
+    assert whole.only(["long", "small"]).partners == {}
+    assert whole.only(["wide", "small"]).partners == {"small": "wide"}
+    with pytest.raises(UserError, match=r"--rows: .* no row 'wise' \(did you mean 'wide'\?\)\. It has: base"):
+        whole.only(["long", "wise"])
+
+
 def test_select_keeps_the_order():
     assert list(select(ROWS, ["double", "base"])) == ["double", "base"]
 

@@ -12,6 +12,7 @@ from typing import Any
 from transformer_jax.config import Config, freeze
 from transformer_jax.errors import UserError
 from transformer_jax.loading import Variant, load_base, load_module, put_on
+from transformer_jax.registry import did_you_mean
 from transformer_jax.report.rounds import doubled
 from transformer_jax.report.statistics import TESTS
 from transformer_jax.run.directory import MOST_SEEDS
@@ -93,6 +94,22 @@ class Experiment:
     own: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     paper: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    def only(self, names: Sequence[str]) -> "Experiment":
+        """The base and the rows of those names; a partner that is left out is nobody's.
+
+        Raises:
+          UserError: a name that no row has.
+        """
+        for name in names:
+            if name not in self.rows:
+                raise UserError(
+                    f"--rows: the experiment has no row {name!r}{did_you_mean(name, self.rows)}. It has: "
+                    f"{', '.join(self.rows)}."
+                )
+        rows = {name: row for name, row in self.rows.items() if name == self.base or name in names}
+        partners = {name: partner for name, partner in self.partners.items() if {name, partner} <= rows.keys()}
+        return dataclasses.replace(self, rows=rows, partners=partners)
 
 
 def load_experiment(path: Path) -> Experiment:
