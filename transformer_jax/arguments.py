@@ -288,6 +288,21 @@ def make_parser() -> argparse.ArgumentParser:
         "validation split, with seeds that no sweep has",
     )
     command.add_argument("--status", action="store_true", help="only show how far each run of this sweep is")
+    command.add_argument(
+        "--executor",
+        choices=("local", "slurm"),
+        default="local",
+        help="who trains: processes of this machine, or jobs that are submitted to Slurm; either resumes the other's",
+    )
+    command.add_argument("--partition", type=_some, help="of Slurm, for each job")
+    command.add_argument("--account", type=_some, help="that Slurm charges")
+    command.add_argument("--gpus", type=_count(MOST_AT_A_TIME), help="GPUs of a job")
+    command.add_argument("--time", type=_some, help="of a job, as 4:00:00; what is not done by then is queued again")
+    command.add_argument("--max-parallel", type=_count(MOST_AT_A_TIME), help="jobs that may run at a time")
+    command.add_argument(
+        "--slurm-profile", type=_path, metavar="FILE", help="TOML: any option of sbatch, and setup, lines of shell"
+    )
+    command.add_argument("--cancel", action="store_true", help="only cancel the jobs of this sweep; they save first")
 
     command = add(
         "tune", "Find the numbers of a base on the validation split, with seeds that no sweep has.",

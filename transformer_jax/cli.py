@@ -268,7 +268,7 @@ def _score(options: argparse.Namespace, overrides: Overrides) -> int:
 def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants, on_config
     from transformer_jax.sweeps.planning import plan_sweep
-    from transformer_jax.sweeps.runner import run_sweep, sweep_status
+    from transformer_jax.sweeps.runner import Submitted, cancel_sweep, run_sweep, sweep_status
 
     experiment = load_experiment(options.experiment)
     if options.rows is not None:
@@ -287,25 +287,51 @@ def _sweep(options: argparse.Namespace, overrides: Overrides) -> int:
     variants = make_variants(experiment, scale, overrides)
     what = (options.experiment.stem, experiment, options.scale, scale, variants, options.workdir)
     if options.status:
-        runs = sweep_status(options.workdir, plan_sweep(*what, download=False))
+        runs = sweep_status(options.workdir, plan_sweep(*what, download=False, here=False))
         lines = [f"{run['status']:>10}  {run['row']} seed {run['seed']}  {run['message']}".rstrip() for run in runs]
         _print(options, {"runs": runs}, lines)
         return 0
+    if options.cancel:
+        cancelled = cancel_sweep(options.workdir, plan_sweep(*what, download=False, here=False))
+        _print(options, {"cancelled": cancelled}, [f"Jobs cancelled: {cancelled}. The same sweep resumes."])
+        return 0
     how: dict[str, Any] = {"workers": options.workers, "lanes": options.lanes, "say": _say(options)}
-    if options.tune_rows:
-        from transformer_jax.sweeps.row_tuning import with_own_rates
+    how["cluster"] = _cluster(options)
+    try:
+        if options.tune_rows:
+            from transformer_jax.sweeps.row_tuning import with_own_rates
 
-        experiment, variants = with_own_rates(*what, **how)
-        what = (options.experiment.stem, experiment, options.scale, scale, variants, options.workdir)
-    report = run_sweep(
-        *what,
-        **how,
-        reuse_finished=not options.no_reuse,
-        retry_failed=options.retry_failed,
-        time_limit=options.time_limit,
-    )
+            experiment, variants = with_own_rates(*what, **how)
+            what = (options.experiment.stem, experiment, options.scale, scale, variants, options.workdir)
+        report = run_sweep(
+            *what,
+            **how,
+            reuse_finished=not options.no_reuse,
+            retry_failed=options.retry_failed,
+            time_limit=options.time_limit,
+        )
+    except Submitted as submitted:
+        _print(options, {"submitted": True}, [str(submitted)])
+        return 0
     _print(options, report.as_dict(), [report.summary, f"Report: {report.files['html']}"])
     return 1 if any(run.status == "failed" for run in report.analysis.sweep.runs) else 0
+
+
+def _cluster(options: argparse.Namespace) -> Any:
+    """What is asked of Slurm; None where this machine trains."""
+    from transformer_jax.sweeps.slurm import make_cluster
+
+    gpus = options.gpus
+    flags = {"partition": options.partition, "account": options.account, "gpus-per-node": gpus, "time": options.time}
+    if options.executor == "slurm":
+        if options.workers is not None:
+            raise UserError("--workers is of --executor=local: with --executor=slurm give --max-parallel.")
+        return make_cluster(options.slurm_profile, flags, options.max_parallel)
+    ours = {"max-parallel": options.max_parallel, "slurm-profile": options.slurm_profile, **flags, "gpus": gpus}
+    for name, value in ours.items():
+        if value is not None and name != "gpus-per-node":
+            raise UserError(f"--{name}={value}: belongs to --executor=slurm.")
+    return None
 
 
 def _tune(options: argparse.Namespace, overrides: Overrides) -> int:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -109,6 +109,13 @@ def keep_freed_memory() -> None:
         mallopt(M_ARENA_MAX, 1)  # the arenas of other threads cannot hold 64 MiB in one piece
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def available_gpus(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs of NVIDIA that a process with these variables sees, as CUDA_VISIBLE_DEVICES names them."""
+    if (named := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name]
+    return [str(n) for n in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
 def available_cpus() -> list[int]:

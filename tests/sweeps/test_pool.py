@@ -102,6 +102,22 @@ def test_all_runs_finish_and_share_the_processors(sweep, tmp_path, monkeypatch):
     assert {line.partition("cpus ")[2] for line in lines if "cpus" in line} == {"0,2", "1,3"}
 
 
+@pytest.mark.parametrize(
+    ("workers", "gpus", "seen", "memory"),
+    [
+        (1, "0,1", ["0,1"], [None]),
+        (2, "2,3,5", ["2,5", "3"], [None, None]),
+        (3, "4,6", ["4", "6", "4"], ["0.45", None, "0.45"]),
+        (2, "", ["", ""], [None, None]),
+    ],
+)
+def test_processes_share_out_the_gpus(workers, gpus, seen, memory):
+    given = {"CUDA_VISIBLE_DEVICES": gpus}
+    found = [pool.pinned(given, k, workers, pool.available_gpus(given)) for k in range(workers)]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in found] == seen
+    assert [each.get("XLA_PYTHON_CLIENT_MEM_FRACTION") for each in found] == memory
+
+
 def test_a_process_that_dies_fails_one_run_and_the_others_are_trained(sweep, tmp_path):
     lines = sweep(a=["finish", "die", "finish"], b=["finish"])
     assert any(" of 4 runs done, about" in line for line in lines)

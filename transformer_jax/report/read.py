@@ -27,6 +27,7 @@ from transformer_jax.report.untrusted import UnreadableError, lines_left_out, pr
 from transformer_jax.run.directory import (
     CONFIG,
     ERROR,
+    JOB,
     METRICS,
     MOST_SEEDS,
     RESULT,
@@ -190,7 +191,7 @@ def _read_run_directory(directory: Path) -> tuple[str, str, dict[str, Any], Curv
 
 def _outcome(directory: Path) -> tuple[str, str, dict[str, Any]]:
     """Status, message and result. A result counts more than an error: the run was tried again and finished."""
-    if not directory.is_dir():
+    if not directory.is_dir() or [path.name for path in directory.iterdir()] == [JOB]:  # it waits for a cluster
         return "missing", "", {}
     if os.path.lexists(directory / RESULT):
         result = read_object(directory / RESULT)

@@ -13,6 +13,7 @@ from transformer_jax.strict_json import to_json
 CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
 DATA = "data.json"  # sizes and fingerprint of the corpus; written when the assets are complete
 NONFINITE = "nonfinite.json"  # the step at which a run diverged; see divergence.py
+JOB = "job.json"  # which job of a cluster may train it; see sweeps/jobs.py
 CHECKPOINTS, PREDICTIONS, ASSETS, TENSORBOARD = "checkpoints", "predictions", "tokenizer", "tensorboard"
 PROFILE = "profile"  # a trace of some steps; see profile.py
 SWEEP, RUNS = "sweep.json", "runs"

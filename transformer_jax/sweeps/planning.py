@@ -17,7 +17,7 @@ from transformer_jax.run.compile import count_parameters, resolve_for_machine
 from transformer_jax.run.directory import SWEEP, SWEEP_SCHEMA, find_link_to, is_run_directory, run_directory_of
 from transformer_jax.run.identity import run_key
 from transformer_jax.run.provenance import commit
-from transformer_jax.run.resolve import validate
+from transformer_jax.run.resolve import resolve_config, validate
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
 from transformer_jax.sweeps.grouping import Planned
 from transformer_jax.tasks import task_of
@@ -59,12 +59,14 @@ def plan_sweep(
     workdir: Path,
     *,
     download: bool = True,
+    here: bool = True,
 ) -> SweepPlan:
     """Reads the data and writes nothing.
 
     Args:
       variants: the rows on their base, see `make_variants`.
       download: a corpus that is not there yet may be fetched.
+      here: this machine trains, so that a run which it cannot hold is refused.
 
     Raises:
       UserError: the directory holds another sweep, or a config is refused.
@@ -83,7 +85,7 @@ def plan_sweep(
             check_there(config)
         datasets[config] = make_dataset(config)
         make_plan(datasets[config].splits["train"], config)
-    rows = [_Row.of(variant, datasets[variant.config.data]) for variant in variants]
+    rows = [_Row.of(variant, datasets[variant.config.data], here) for variant in variants]
     definition = _describe(name, experiment, scale_name, scale, rows)
     before = _read_definition(workdir / SWEEP, definition)
     return SweepPlan(datasets, definition, before, _runs_of(rows, scale.seed_numbers, workdir))
@@ -103,10 +105,13 @@ class _Row:
     parameters: int
 
     @classmethod
-    def of(cls, variant: Variant, dataset: Dataset) -> "_Row":
+    def of(cls, variant: Variant, dataset: Dataset, here: bool) -> "_Row":
         """Refused as the program of its runs would refuse it, which is too late."""
         with of_row(variant.name):
-            resolved = resolve_for_machine(variant.config, dataset.assets)
+            if here:
+                resolved = resolve_for_machine(variant.config, dataset.assets)
+            else:
+                validate(resolved := resolve_config(variant.config, dataset.assets))
         return cls(variant, resolved, dataset.fingerprint, count_parameters(resolved))
 
     def key(self, seed: int = 0) -> str:

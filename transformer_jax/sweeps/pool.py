@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from transformer_jax.checked_json import read_json
-from transformer_jax.compilation import available_cpus
+from transformer_jax.compilation import available_cpus, available_gpus
 from transformer_jax.errors import UserError
 from transformer_jax.processes import of_this_code
 from transformer_jax.report.wording import seconds_text
@@ -38,7 +38,7 @@ def run_tasks(
     Args:
       directory: where the tasks are written for the processes.
       time_limit: seconds for a run, the start of its process included; a run that takes longer is ended.
-      environment: variables of the processes.
+      environment: variables of the processes; each is told which GPUs are its own.
 
     Raises:
       Interruption: asked to stop; every run has saved its state.
@@ -47,12 +47,13 @@ def run_tasks(
     waiting = list(tasks)
     running: dict[int, _Worker] = {}
     shares = [available_cpus()[k::workers] for k in range(workers)]
+    environments = [pinned(environment, k, workers, available_gpus(environment)) for k in range(workers)]
     progress, failures = _Progress(tasks, say), _Failures(tasks, say)
     with stop_requested() as stop:
         while (may_begin := bool(waiting) and not stop and not failures.are_certain()) or running:
             for place in range(workers):
                 if place not in running and waiting and may_begin:
-                    running[place] = _Worker(directory, shares[place], environment, say)
+                    running[place] = _Worker(directory, shares[place], environments[place], say)
                     running[place].take(waiting.pop(-1 if failures.are_suspect() else 0))
             for place, worker in list(running.items()):
                 if worker.has_ended():
@@ -73,6 +74,16 @@ def run_tasks(
     if stop:
         raise Interruption(None)
     failures.close()
+
+
+def pinned(environment: Mapping[str, str], place: int, workers: int, gpus: Sequence[str]) -> Mapping[str, str]:
+    """The variables of a worker: each sees its own GPUs, or shares one where there are fewer than workers."""
+    if workers == 1 or not gpus:
+        return environment
+    own = {"CUDA_VISIBLE_DEVICES": ",".join(gpus[place::workers] or gpus[place % len(gpus) :][:1])}
+    sharers = len(range(place % len(gpus), workers, len(gpus)))
+    share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / sharers:.2f}"} if sharers > 1 else {}
+    return {**share, **environment, **own}
 
 
 class _Progress:

@@ -14,6 +14,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant, judged_by
 from transformer_jax.sweeps.planning import plan_sweep
 from transformer_jax.sweeps.runner import run_sweep
+from transformer_jax.sweeps.slurm import Cluster
 from transformer_jax.sweeps.tuning import FIRST_SEED, ranked
 
 RATE = "optimizer.learning_rate"
@@ -35,6 +36,7 @@ def with_own_rates(
     *,
     workers: int | None = None,
     lanes: int | None = None,
+    cluster: Cluster | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[Experiment, list[Variant]]:
     """The experiment with each of its rows at its own learning rate too, named "ROW.own", each beside the base's.
@@ -43,11 +45,13 @@ def with_own_rates(
 
     Raises:
       UserError: as `run_sweep`; a row sets the learning rate itself.
-      Interruption: asked to stop; the same call resumes.
+      Interruption, Submitted: as `run_sweep`; the same call resumes.
     """
     if fixed := [variant.name for variant in variants if RATE in variant.overrides]:
         raise UserError(f"row {fixed[0]!r} sets {RATE}, so that it has no rate of its own: leave --tune-rows out.")
-    plan_sweep(name, experiment, scale_name, scale, variants, workdir)  # refused before anything is trained
+    plan_sweep(
+        name, experiment, scale_name, scale, variants, workdir, here=cluster is None
+    )  # refused before anything is trained
     base = next(variant for variant in variants if variant.name == experiment.base)
     rates = [base.config.optimizer.learning_rate * factor for factor in FACTORS]
     tried = {variant.name: {_tried(variant, rate).name: rate for rate in rates} for variant in variants}
@@ -63,7 +67,7 @@ def with_own_rates(
     say(f"Each row at {', '.join(f'{rate:g}' for rate in rates)}, to find its own learning rate:")
     report = run_sweep(
         f"{name}_{DIRECTORY}", search, scale_name, judged, candidates, workdir / DIRECTORY,
-        workers=workers, lanes=lanes, say=say,
+        workers=workers, lanes=lanes, cluster=cluster, say=say,
     )  # fmt: skip
     own = []
     for variant in variants:

@@ -16,16 +16,21 @@ from transformer_jax.report.rounds import settle
 from transformer_jax.report.wording import count
 from transformer_jax.report.write import Report, write_report
 from transformer_jax.run.compile import check_lanes
-from transformer_jax.run.directory import ERROR, SWEEP, write_json
+from transformer_jax.run.directory import ERROR, JOB, SWEEP, write_json
 from transformer_jax.run.lock import in_use, locked
 from transformer_jax.sweeps.execution import Execution, choose_lanes, is_short
 from transformer_jax.sweeps.experiment import Experiment, Scale, Variant
 from transformer_jax.sweeps.grouping import Planned, group_by_program, make_tasks, representatives
+from transformer_jax.sweeps.jobs import Job, cancel_jobs, describe_queue, in_queue, jobs_of, last_words, read_job
 from transformer_jax.sweeps.planning import SweepPlan, plan_sweep
 from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.reuse import finished_runs, reuse
+from transformer_jax.sweeps.slurm import Cluster, submit
+from transformer_jax.sweeps.worker import Task
 
 Say = Callable[[str], None]
+RunName = tuple[str, int]
+TASKS = "tasks"
 
 
 def run_sweep(
@@ -41,6 +46,7 @@ def run_sweep(
     reuse_finished: bool = True,
     retry_failed: bool = False,
     time_limit: float | None = None,
+    cluster: Cluster | None = None,
     say: Say = print,
 ) -> Report:
     """Trains what is missing and writes the report; where the scale has rounds, one after the other.
@@ -53,10 +59,12 @@ def run_sweep(
       reuse_finished: finished runs of the sweeps beside this one are reused where they are the same experiment.
       retry_failed: runs that failed before are tried again.
       time_limit: seconds for one run; one that takes longer is ended and shown as failed.
+      cluster: what is missing is submitted to Slurm; None: it is trained by processes of this machine.
 
     Raises:
       UserError: the directory holds another sweep, or a config is refused.
       Interruption: asked to stop; the same call resumes.
+      Submitted: runs are in Slurm's queue; once they are done, the same call, or one without `cluster`, resumes.
     """
     for option, value in {"--workers": workers, "--lanes": lanes}.items():
         if value is not None and value < 1:
@@ -64,15 +72,15 @@ def run_sweep(
     if time_limit is not None and not time_limit > 0:
         raise UserError(f"--time-limit={time_limit:g}: must be above 0 seconds.")
     environment = dict(os.environ)
-    plan = plan_sweep(name, experiment, scale_name, scale, variants, workdir)
-    workers = workers or _default_workers()
-    short = jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants)
+    plan = plan_sweep(name, experiment, scale_name, scale, variants, workdir, here=cluster is None)
+    workers = workers or (1 if cluster else _default_workers())
+    short = cluster is None and jax.default_backend() == "cpu" and all(is_short(variant.config) for variant in variants)
     if short and "XLA_FLAGS" not in environment:
         environment["XLA_FLAGS"] = known_flags(QUICK_COMPILATION)
-    if lanes is not None and lanes > 1:
+    if lanes is not None and lanes > 1 and cluster is None:
         for variant in variants:
             check_lanes(variant.config)
-    how = _How(workers, lanes, time_limit, environment, say)
+    how = _How(workers, lanes, time_limit, environment, cluster, say)
     with locked(workdir):
         execution = Execution.read(plan.before["execution"], workdir / SWEEP) if plan.before else Execution()
         if retry_failed:
@@ -100,6 +108,16 @@ def run_sweep(
             )
 
 
+class Submitted(Exception):  # noqa: N818 - nothing went wrong
+    """Runs of a sweep are in Slurm's queue."""
+
+    def __init__(self, workdir: Path):
+        super().__init__(
+            f"{workdir}: runs are in Slurm's queue. `--status` shows them; once they are done, the same command "
+            "resumes and writes the report."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class _How:
     """How runs are trained; see `run_sweep`."""
@@ -108,6 +126,7 @@ class _How:
     lanes: int | None
     time_limit: float | None
     environment: dict[str, str]
+    cluster: Cluster | None
     say: Say
 
 
@@ -124,27 +143,58 @@ def _train_missing(
     how: _How,
     again: bool,
 ) -> Execution:
-    """Trains the runs that are open, and says how; what was started together stays together.
+    """Trains or submits the runs that are open, and says how; what was started together stays together.
 
     Args:
       again: a round before this one was trained here: its lanes stand, and are not timed anew.
+
+    Raises:
+      Submitted: what is open now is in Slurm's queue.
     """
-    programs = group_by_program(representatives(runs))
+    queued = in_queue(workdir, jobs_of(runs), wait=True, say=how.say)
+    taken = {run.key for run in runs if run.name in queued}
+    programs = group_by_program(run for run in representatives(runs) if run.key not in taken)
     missing = sum(run.is_open for program in programs for run in program)
     how.say(f"{count(len(runs), 'run')}, {count(len(programs), 'program')}; {missing} to go.")
-    if not missing:
-        return execution
-    together = execution.groups if how.lanes in (None, execution.lanes) else []
-    wanted, tasks = how.lanes or execution.lanes, workdir / "tasks"
-    if again and wanted:
-        lanes = wanted
-    else:
-        lanes = choose_lanes(programs, wanted, how.workers, plan.datasets, tasks, how.environment, how.say)
-    work, groups = make_tasks(programs, together, lanes, how.workers)
-    execution = Execution(lanes, groups)
-    _write_definition(workdir, definition, execution)
-    run_tasks(work, tasks, how.workers, how.time_limit, how.environment, how.say)
+    if queued:
+        how.say(f"{describe_queue(queued)}, and left to it.")
+    if missing:
+        kept = [group for group in execution.groups if any(name in queued for name in group)]
+        together = execution.groups if how.lanes in (None, execution.lanes) else []
+        wanted = how.lanes or execution.lanes
+        if how.cluster:
+            lanes, parts = wanted or 1, how.cluster.max_parallel or len(programs)
+        elif again and wanted:
+            lanes, parts = wanted, how.workers
+        else:
+            lanes, parts = _choose_lanes(programs, wanted, plan, workdir, how), how.workers
+        work, groups = make_tasks(programs, together, lanes, parts)
+        execution = Execution(lanes, [*kept, *groups])
+        _write_definition(workdir, definition, execution)
+        _work_off(work, definition["name"], workdir, how)
+    if queued or (missing and how.cluster):
+        raise Submitted(workdir)
     return execution
+
+
+def _choose_lanes(
+    programs: Sequence[Sequence[Planned]], wanted: int | None, plan: SweepPlan, workdir: Path, how: _How
+) -> int:
+    return choose_lanes(programs, wanted, how.workers, plan.datasets, workdir / TASKS, how.environment, how.say)
+
+
+def _work_off(work: Sequence[Task], name: str, workdir: Path, how: _How) -> None:
+    """Trains the tasks here, or submits them. They belong to no job that was submitted before."""
+    for task in work:
+        for run, job in [(run, read_job(run)) for run in task.workdirs]:
+            if job is not None:
+                words = f": {last}" if (last := last_words(workdir, job)) else "."
+                how.say(f"[{run.parent.name} {run.name}] its job {job.name} ended before it{words}")
+                (run / JOB).unlink()
+    if how.cluster:
+        submit(work, workdir, name, how.cluster, how.time_limit, how.environment, how.say)
+    else:
+        run_tasks(work, workdir / TASKS, how.workers, how.time_limit, how.environment, how.say)
 
 
 def _reuse(runs: Sequence[Planned], sweeps: Sequence[Path], say: Say, started: bool = False) -> None:
@@ -164,7 +214,8 @@ def _default_workers() -> int:
 def sweep_status(workdir: Path, plan: SweepPlan | None = None) -> list[dict[str, Any]]:
     """Row, seed, status and message of every run of a sweep, or of those that are planned, as its directory tells.
 
-    The status is "running" where a process holds the run, "stopped" where it was interrupted and can be resumed.
+    The status is "running" where a process holds the run, "queued" where its job waits in Slurm's queue, "stopped"
+    where it was interrupted and can be resumed.
 
     Raises:
       UserError: there is no sweep.
@@ -179,11 +230,38 @@ def sweep_status(workdir: Path, plan: SweepPlan | None = None) -> list[dict[str,
         known = {(run.row, run.seed): run for run in found}
         names = [(run.row, run.config.seed) for run in planned]
         found = tuple(known.get(name) or read_run(workdir, *name, sweep.metric) for name in names)
+    jobs = {}
+    for run in found:
+        if run.status in ("running", "missing") and run.path and (job := read_job(workdir / run.path)):
+            jobs[run.row, run.seed] = job
+    queued, unknown = _asked(workdir, jobs)
     runs = []
     for run in found:
+        name = run.row, run.seed
         idle = run.status == "running" and (run.path is None or not in_use(workdir / run.path))
-        status = "stopped" if idle else run.status
+        status = _QUEUED.get(queued[name], "queued") if name in queued else "stopped" if idle else run.status
         last = max((step for points in run.curves.values() for step in points), default=None)
-        message = run.message or ("" if last is None else f"evaluated at step {last}")
-        runs.append({"row": run.row, "seed": run.seed, "status": status, "message": message})
+        parts = [run.message or ("" if last is None else f"evaluated at step {last}")]
+        parts += [f"job {jobs[name].name}{unknown}"] if name in jobs else []
+        runs.append({"row": run.row, "seed": run.seed, "status": status, "message": "; ".join(filter(None, parts))})
     return runs
+
+
+_QUEUED = {"RUNNING": "running", "COMPLETING": "running"}
+
+
+def _asked(workdir: Path, jobs: Mapping[RunName, Job]) -> tuple[dict[RunName, str], str]:
+    """What Slurm says of the jobs, and what is said beside them where it cannot be asked."""
+    try:
+        return in_queue(workdir, jobs), ""
+    except UserError as error:
+        return {}, f" ({error})"
+
+
+def cancel_sweep(workdir: Path, plan: SweepPlan) -> int:
+    """Cancels the jobs of a sweep that are in Slurm's queue; how many. What runs saves first, and can be resumed.
+
+    Raises:
+      UserError: Slurm cannot be asked.
+    """
+    return cancel_jobs(workdir, plan.runs)
