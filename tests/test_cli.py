@@ -24,8 +24,8 @@ from transformer_jax.cli import ROOT
 from transformer_jax.run.interruption import Interruption, request_stop, stop_requested
 
 COMMANDS = [
-    "train", "evaluate", "translate", "generate", "export", "import", "replay", "score", "sweep", "tune", "report",
-    "describe", "benchmark", "doctor",
+    "train", "evaluate", "translate", "generate", "export", "import", "replay", "inspect", "score", "sweep", "tune",
+    "report", "describe", "benchmark", "doctor",
 ]  # fmt: skip
 
 

@@ -80,6 +80,7 @@ GOOD = {
     "export": {"--workdir": "run", "--output": "new.safetensors"},
     "import": {"--marian": "marian", "--workdir": "new"},
     "replay": {"--workdir": "run"},
+    "inspect": {"what": "attention", "--workdir": "run", "--text": "0 1", "--output": "new"},
     "score": {"--hypotheses": "lines", "--references": "lines", "--metrics": "exact_match"},
     "sweep": {"experiment": "e/e.py", "--workdir": "new", "--seeds": "1"},
     "tune": {"--config": "c.py", "--workdir": "search", "--seeds": "1", "--try": "train.label_smoothing=0,0.2"},

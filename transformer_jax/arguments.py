@@ -90,6 +90,11 @@ def _names(text: str) -> list[str]:
     return [_text(name).strip() for name in text.split(",")]
 
 
+def _whole_numbers(text: str) -> list[int]:
+    """Numbers from 0 between commas."""
+    return [_count(MOST_LENGTH, least=0)(number) for number in text.split(",")]
+
+
 def _some(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("'' is no text")
@@ -229,6 +234,34 @@ def make_parser() -> argparse.ArgumentParser:
         "replay --workdir=runs/no_wo", takes_config=False,
     )  # fmt: skip
     add_run(command)
+
+    command = add(
+        "inspect", "Look inside a trained model: which word looks at which.",
+        'inspect attention --workdir=runs/no_wo --text="jump twice and walk left"',
+    )  # fmt: skip
+    command.add_argument("what", choices=("attention",), help="attention: the weights of every layer and head")
+    add_run(command, checkpoint=True)
+    command.add_argument("--text", type=_some, help="look at this sentence, and at what the model makes of it")
+    command.add_argument("--target", type=_some, help="an output of --text, in place of the model's own")
+    command.add_argument("--split", default="valid", help="train, valid or test, where there is no --text (valid)")
+    command.add_argument("--source", type=_path, help="a file of sentences, one a line, in place of a split")
+    command.add_argument("--reference", type=_path, help="their translations")
+    command.add_argument(
+        "--example", type=_count(MOST_LENGTH, least=0), default=0, help="the first example of them to look at, from 0"
+    )
+    command.add_argument("--examples", type=_count(20), default=1, help="how many of them (1)")
+    command.add_argument("--layers", type=_whole_numbers, metavar="N,...", help="only these layers, from 0")
+    command.add_argument("--heads", type=_whole_numbers, metavar="N,...", help="only these heads, from 0")
+    command.add_argument("--scores", action="store_true", help="keep what the weights are made of, too")
+    command.add_argument(
+        "--figures", action="store_true", help="numbers over all of the split or the files, in place of pictures"
+    )
+    command.add_argument(
+        "--gold", type=_path, help="with --figures: alignments of the pairs (0-0 1-2 2?1), for the error rate"
+    )
+    command.add_argument(
+        "--output", type=_path, metavar="DIR", help="where to write to (default: inspection/ of the run)"
+    )
 
     command = add(
         "score", "Score given translations.",

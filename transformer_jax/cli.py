@@ -243,6 +243,32 @@ def _replay(options: argparse.Namespace, overrides: Overrides) -> int:
     return 0
 
 
+def _inspect(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.inspection.chosen import Choice
+
+    if options.gold is not None and not options.figures:
+        raise UserError("--gold is read with --figures: give both.")
+    if options.target is not None and options.text is None:
+        raise UserError("--target is an output of --text: give both.")
+    chosen = {name: getattr(options, name) for name in ("text", "target", "split", "source", "reference")}
+    choice = Choice(**chosen, first=options.example, count=options.examples)
+    how = {"checkpoint": options.checkpoint, "output": options.output, "overrides": overrides}
+    if options.figures:
+        from transformer_jax.inspection.figures import as_text, attention_figures
+
+        if options.text is not None:
+            raise UserError("--figures are of a split or of files: leave --text out.")
+        found = attention_figures(options.workdir, choice, gold=options.gold, **how)
+        _print(options, found, [*as_text(found), found["file"]])
+        return 0
+    from transformer_jax.inspection.attention import inspect_attention
+
+    which = {"layers": options.layers, "heads": options.heads, "scores": options.scores}
+    found = inspect_attention(options.workdir, choice, **which, **how)
+    _print(options, found, list(found["files"].values()))
+    return 0
+
+
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
 
@@ -467,6 +493,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "export": _export,
     "import": _import,
     "replay": _replay,
+    "inspect": _inspect,
     "score": _score,
     "sweep": _sweep,
     "tune": _tune,

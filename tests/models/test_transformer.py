@@ -48,7 +48,7 @@ def test_who_does_not_ask_gets_nothing_and_pays_nothing():
     )
     plain = jax.make_jaxpr(model.apply)(params, batch())
     assert len(plain.out_avals) == 1
-    assert len(asked.out_avals) == 1 + len(SITES)
+    assert len(asked.out_avals) == 1 + 6 * len(SITES)  # queries, keys, values, scores, weights, heads
 
 
 def test_initial_values_hold_parameters_alone():

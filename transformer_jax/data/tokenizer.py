@@ -22,6 +22,10 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int:
         """Number of ids."""
 
+    @property
+    def pieces(self) -> list[str]:
+        """What each id is, from NUM_SPECIALS on."""
+
     def encode(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text, without special ids other than UNK."""
 
@@ -79,6 +83,10 @@ class SymbolTokenizer:
     @property
     def vocab_size(self) -> int:
         return NUM_SPECIALS + len(self.symbols)
+
+    @property
+    def pieces(self) -> list[str]:
+        return self.symbols
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return [[self._ids.get(symbol, UNK) for symbol in split_text(self.unit, text)] for text in texts]

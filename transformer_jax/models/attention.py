@@ -88,13 +88,26 @@ class MultiHeadAttention(nn.Module):
             self.reach(relation),
             scale=self.scale_factor,
             score=self.score_function,
-            weights=self.weights_function,
+            weights=self._weigh,
             relative_score=self.relative.score(q_BTHK, k_BSHK, relation.q_positions_BT, relation.k_positions_BS),
             bias=relation.bias_BHTS,
             dropout=self.weights_dropout,
         )
-        self.sow("intermediates", "weights", weights_BHTS)
-        return self.out(heads_BTHV)
+        for name, value in {"q": q_BTHK, "k": k_BSHK, "v": v_BSHV, "weights": weights_BHTS}.items():
+            self.sow("intermediates", name, value)
+        return self.out(self._scaled(heads_BTHV))
+
+    def _weigh(self, logits_BHTS: jax.Array, mask_BHTS: jax.Array) -> jax.Array:
+        self.sow("intermediates", "scores", logits_BHTS)
+        return self.weights_function(logits_BHTS, mask_BHTS)
+
+    def _scaled(self, heads_BTHV: jax.Array) -> jax.Array:
+        """The heads times what a caller gives in the collection "heads", float32[H] or [B, H]: 0 leaves one out."""
+        self.sow("intermediates", "heads", heads_BTHV)
+        if not self.has_variable("heads", "factor"):
+            return heads_BTHV
+        factor: jax.Array = self.get_variable("heads", "factor")
+        return heads_BTHV * factor[..., None, :, None].astype(heads_BTHV.dtype)
 
     def _keys_and_values(self, memory_BSD: jax.Array | None, relation: Relation) -> KeysValues:
         if memory_BSD is None:

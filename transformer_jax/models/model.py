@@ -1,6 +1,7 @@
 """A model as pure functions of its parameters: what tasks and training know of it."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -19,9 +20,15 @@ share what lies there; or scalars, shared by all."""
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A Linen module. `start` and `step` are there for modules that can write token by token."""
+    """A Linen module. `start` and `step` are there for modules that can write token by token.
+
+    Attributes:
+      heads: what the output of each head is multiplied by, by the path of its attention: {..., "factor": [layer, H]},
+        or [layer, B, H]. None: by nothing.
+    """
 
     module: nn.Module
+    heads: Any = None
 
     def init(self, key: jax.Array, batch: Batch) -> Params:
         """Initial parameters. The same path and shape start equal for the same key in every variant."""
@@ -29,11 +36,28 @@ class Model:
 
     def apply(self, params: Params, batch: Batch, key: jax.Array | None = None) -> Any:
         """What the module says of a batch; dropout is on where there is a key."""
-        return self.module.apply({"params": params}, batch, rngs={} if key is None else {"dropout": key})
+        return self.module.apply(self._given(params), batch, rngs={} if key is None else {"dropout": key})
+
+    def look(self, params: Params, batch: Batch, also: Callable[[nn.Module, str], bool] | bool = False) -> Any:
+        """What the module says of a batch, and what it had in between, by the path of who had it.
+
+        Attention tells of "q", "k", "v", "scores", "weights" and "heads". What stands in a layer has the axis
+        of layers in front.
+
+        Args:
+          also: True, or of a module and the name of its method whether what that returns is told too.
+        """
+        said, seen = self.module.apply(
+            self._given(params), batch, capture_intermediates=also, mutable=["intermediates"]
+        )
+        return said, seen.get("intermediates", {})
+
+    def _given(self, params: Params) -> dict[str, Any]:
+        return {"params": params} if self.heads is None else {"params": params, "heads": self.heads}
 
     def start(self, params: Params, batch: Batch, width: int, length: int) -> tuple[Context, Cache]:
         """What is known before the first token, for `width` hypotheses an example of at most `length` tokens each."""
-        _, kept = self.module.apply({"params": params}, batch, width, length, method="start", mutable=KEPT)
+        _, kept = self.module.apply(self._given(params), batch, width, length, method="start", mutable=KEPT)
         return kept["context"], kept["cache"]
 
     def step(self, params: Params, tokens_B: jax.Array, context: Context, cache: Cache) -> tuple[jax.Array, Cache]:
@@ -43,6 +67,6 @@ class Model:
 
     def read(self, params: Params, tokens_BT: jax.Array, context: Context, cache: Cache) -> tuple[jax.Array, Cache]:
         """Several steps at once, of tokens that are known: float32[B, T, C], and the cache."""
-        variables = {"params": params, "context": context, "cache": cache}
+        variables = {**self._given(params), "context": context, "cache": cache}
         logits_BTC, changed = self.module.apply(variables, tokens_BT, method="step", mutable=["cache"])
         return logits_BTC, changed["cache"]

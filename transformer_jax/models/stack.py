@@ -6,7 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-COLLECTIONS: Mapping[Any, int] = {"params": 0, "intermediates": 0}
+GIVEN = ("params", "heads")
+"""What a caller gives: parameters, and what the output of each head is multiplied by, where it is to be."""
+COLLECTIONS: Mapping[Any, int] = {**dict.fromkeys(GIVEN, 0), "intermediates": 0}
 """What each layer has of its own; the arrays of all layers are stacked along the first axis."""
 KEPT = ("context", "cache")
 """What each layer keeps while a sentence is written, apart from that of the others."""
@@ -37,10 +39,10 @@ def each_layer(call: Callable[[Any, Any], Any], layer: nn.Module, x: Any, depth:
 def _one_after_the_other(call: Callable[[Any, Any], Any], layer: nn.Module, x: Any, depth: int) -> Any:
     """While a sentence is written: a scan would copy all that the layers keep at each token."""
     run = nn.apply(call, layer.clone(parent=None), mutable=KEPT)
-    params = layer.variables["params"]
+    given = {name: layer.variables[name] for name in GIVEN if name in layer.variables}
     for number in range(depth):
         kept: dict[str, Any] = {name: layer.get_variable(name, f"{number}", {}) for name in KEPT}
-        x, kept = run({"params": jax.tree.map(lambda leaf, number=number: leaf[number], params), **kept}, x)
+        x, kept = run({**jax.tree.map(lambda leaf, number=number: leaf[number], given), **kept}, x)
         for name in filter(layer.is_mutable_collection, kept):
             layer.put_variable(name, f"{number}", kept[name])
     return x

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jinja2
 from markupsafe import Markup
 
 from transformer_jax.report.analysis import Analysis, facts
@@ -20,15 +19,8 @@ from transformer_jax.report.tables import (
     results_table,
     unfinished_table,
 )
+from transformer_jax.report.templates import TEMPLATES
 from transformer_jax.report.wording import FINDINGS, PROPER_NAMES
-
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("transformer_jax.report", ""),
-    autoescape=True,  # every text of a run directory may hold markup
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -167,11 +167,11 @@ def evaluate_run(
       UserError: naming what is missing or does not fit.
     """
     run = open_run(workdir, overrides)
-    return _evaluate(run, checkpoint, _judged(run, split, source, reference, overrides or {}, say), say)
+    return _evaluate(run, checkpoint, judged_by(run, split, source, reference, overrides or {}, say), say)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Judged:
+class Judged:
     """What is evaluated: its name, its examples, and how the names of its predictions begin."""
 
     name: str
@@ -179,9 +179,14 @@ class _Judged:
     predictions: str
 
 
-def _judged(
+def judged_by(
     run: SavedRun, split: str, source: Path | None, reference: Path | None, overrides: Mapping[str, Any], say: Say
-) -> _Judged:
+) -> Judged:
+    """A split of the run's corpus, or the pairs of two files; `say` is told what of them is not seen.
+
+    Raises:
+      UserError: naming what is missing or does not fit.
+    """
     judged = _find_examples(run, split, source, reference, overrides)
     for line in judged.examples.losses(judged.name, run.config.data.max_length):
         say(line)
@@ -190,13 +195,13 @@ def _judged(
 
 def _find_examples(
     run: SavedRun, split: str, source: Path | None, reference: Path | None, overrides: Mapping[str, Any]
-) -> _Judged:
+) -> Judged:
     if (source is None) != (reference is None):
         raise UserError("--source and --reference go together: the sentences and their translations.")
     if source is not None and reference is not None:
         text = read_parallel(source, reference)
         name = os.fsencode(source.name).decode("utf-8", "replace")
-        return _Judged(name, run.encode(text.sources, text.references), _named_by_content(name, text.sources))
+        return Judged(name, run.encode(text.sources, text.references), _named_by_content(name, text.sources))
     check_there(run.config.data)
     dataset = make_dataset(run.config.data, run.assets)
     moved = recorded(run.workdir, IMPORTED) is not None
@@ -210,7 +215,7 @@ def _find_examples(
         raise UserError(f"--split={split}: the corpus has {', '.join(dataset.splits)}.")
     examples = dataset.splits[split]
     texts = next(iter(examples.texts.values()), [])
-    return _Judged(split, examples, _named_by_content(split, texts) if moved else split)
+    return Judged(split, examples, _named_by_content(split, texts) if moved else split)
 
 
 def _named_by_content(name: str, texts: Sequence[str]) -> str:
@@ -220,7 +225,7 @@ def _named_by_content(name: str, texts: Sequence[str]) -> str:
     return f"{kept}.{digest[:8]}"
 
 
-def _evaluate(run: SavedRun, checkpoint: str | None, judged: _Judged, say: Say) -> dict[str, Any]:
+def _evaluate(run: SavedRun, checkpoint: str | None, judged: Judged, say: Say) -> dict[str, Any]:
     choice, trained = run.load(checkpoint)
     examples = judged.examples
     metrics, texts = run.evaluator.measure(trained, examples, write=bool(examples.texts))
@@ -253,7 +258,7 @@ def watch_run(
 ) -> Iterator[dict[str, Any]]:
     """Follows a training run: `evaluate_run` of each checkpoint as it appears, until the run has its result."""
     run = open_run(workdir, overrides)
-    judged = _judged(run, split, source, reference, overrides or {}, say)
+    judged = judged_by(run, split, source, reference, overrides or {}, say)
     checkpoints = Checkpoints(workdir / CHECKPOINTS)
     seen: set[int] = set()
     while True:
