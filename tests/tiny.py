@@ -25,8 +25,10 @@ from transformer_jax.models.scales import SCALES
 from transformer_jax.models.scores import SCORES
 from transformer_jax.models.vision import MIXINGS
 from transformer_jax.models.weights import WEIGHTS
+from transformer_jax.parallel.rules import rule_of
 from transformer_jax.tasks import TASKS, task_of
 from transformer_jax.tasks.made_up import made_up_sentences
+from transformer_jax.training.state import by_path
 
 SIZES = {
     "model.vocab_size": 11,
@@ -102,7 +104,12 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 @functools.cache
 def _abstract(config: Config) -> Any:
-    return jax.eval_shape(functools.partial(inside.init, config), jax.random.key(0))
+    """Whatever variant a test makes: one rule of `parallel` says of each parameter how its dimensions are split."""
+    made = jax.eval_shape(functools.partial(inside.init, config), jax.random.key(0))
+    for path, leaf in by_path(made).items():
+        axes = rule_of(path)[1]
+        assert leaf.ndim - len(axes) == ("layers" in path.split(".")), f"{path} {leaf.shape} is split as {axes}"
+    return made
 
 
 def params(config: Config, seed: int = 0) -> Any:

@@ -5,6 +5,8 @@ python eight_devices.py FILE.npz
 
 import functools
 import itertools
+import math
+import re
 import sys
 from pathlib import Path
 
@@ -29,8 +31,24 @@ from transformer_jax.vocabulary import NUM_SPECIALS, PAD
 STEPS = 10
 TRANSLATION = TASKS["translation"]
 SGD = {"optimizer.name": "sgd", "optimizer.schedule": "constant", "optimizer.learning_rate": 0.5}
-CONFIGS = {family: tiny.config({"model.family": family, **SGD}) for family in FAMILIES}
-LAYOUTS = {"jit_1": lambda: JitLayout(1), "jit_8": lambda: JitLayout(8), "pmap_8": lambda: PmapLayout(8)}
+VOCABULARY = 22  # no other size of a model is as large, nor divided by as many devices as share a word's logits
+
+
+def config_of(family, overrides):
+    sizes = {"model.vocab_size": VOCABULARY} if family in tiny.WRITING else {}
+    return tiny.config({"model.family": family, **sizes, **overrides})
+
+
+CONFIGS = {family: config_of(family, SGD) for family in FAMILIES}
+LAYOUTS = {
+    "jit_1": lambda: JitLayout(1),
+    "jit_8": lambda: JitLayout(8),
+    "fsdp_8": lambda: JitLayout(fsdp=8),
+    "mesh_8": lambda: JitLayout(data=2, fsdp=2, tensor=2),
+    "pmap_8": lambda: PmapLayout(8),
+}
+WHOLE = ("jit_1", "jit_8", "pmap_8")
+"""Layouts that keep all parameters on each device."""
 UNEVEN = [5, 5, 5, 4, 1, 1, 0, 0, 1, 2, 3, 1, 5, 1, 1, 0]
 """Target tokens of each row; a device has two rows, and one of them nothing but padding."""
 
@@ -61,32 +79,68 @@ def alone(tree):
     return jax.tree.map(lambda a: np.asarray(a)[None], tree)
 
 
-def lane(dropout_rate):
+def lane(*dropout_rates):
     """The rate is an argument of the program, so that one program serves both."""
-    return alone(Lane(np.int32(0), {"model.dropout_rate": np.float32(dropout_rate)}))
+    rates = np.asarray(dropout_rates, np.float32)
+    return Lane(np.zeros(len(rates), np.int32), {"model.dropout_rate": rates})
 
 
 def started(layout, family):
     config = CONFIGS[family]
-    return layout.put(alone(jax.device_get(state_of(tiny.params(config), config))))
+    state = jax.device_get(state_of(tiny.params(config), config))
+    return layout.put(jax.tree.map(lambda a: np.stack([a] * layout.lanes), state))
 
 
 def flat(state):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+    """The parameters of each lane in one row."""
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(state.params)], axis=1)
 
 
-def trained(layout, family, dropout_rate):
-    """Ten steps, one in a call."""
-    step = layout.compile_steps(functools.partial(build_steps, CONFIGS[family], 1))
+def trained(layout, family, step, *dropout_rates):
+    """Ten steps, one in a call, of the lane of each rate."""
     state = started(layout, family)
     found = {"loss": [], "count": [], "params": [flat(layout.get(state))]}
     for t in range(STEPS):
-        batches = {name: rows[None, None] for name, rows in batch_at(family, t).items()}
-        state, totals = step(state, batches, lane(dropout_rate), 1)
+        batches = {name: np.stack([rows[None]] * layout.lanes) for name, rows in batch_at(family, t).items()}
+        state, totals = step(state, batches, lane(*dropout_rates), 1)
         for name, value in zip(("loss", "count"), jax.device_get(totals["loss"]), strict=True):
-            found[name].append(value[0, 0])
+            found[name].append(value[:, 0])
         found["params"].append(flat(layout.get(state)))
-    return {name: np.stack(values) for name, values in found.items()}
+    if isinstance(layout, JitLayout):
+        where = zip(jax.tree.leaves(state), jax.tree.leaves(layout.shardings(state)), strict=True)
+        assert all(array.sharding.is_equivalent_to(sharding, array.ndim) for array, sharding in where)
+    return {
+        rate: {name: np.stack(values)[:, k] for name, values in found.items()} for k, rate in enumerate(dropout_rates)
+    }
+
+
+def both_rates(layout, family):
+    """Without dropout and with it: of one program one after the other, or as lanes."""
+    step = layout.compile_steps(functools.partial(build_steps, CONFIGS[family], 1))
+    if layout.lanes == 2:
+        return trained(layout, family, step, 0.0, 0.5)
+    return trained(layout, family, step, 0.0) | trained(layout, family, step, 0.5)
+
+
+def program_of(layout):
+    """What XLA made of a step of Adam: bytes of a device's arguments, those expected, and what is gathered where."""
+    config = config_of("transformer", {})
+    one = jax.eval_shape(lambda: state_of(tiny.params(config), config))
+    state = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape), a.dtype), one)
+    placed = jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, layout.shardings(state)
+    )
+    batches = {name: rows[None, None] for name, rows in batch_at("transformer", 0).items()}
+    steps = layout.compile_steps(functools.partial(build_steps, config, 1))
+    compiled = steps.lower(placed, batches, lane(0.0), 1).compile()
+    gathered = re.findall(r"= (\S+?)\{.*? all-gather.*?op_name=\"(.*?)\"", compiled.as_text())
+    whole = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(one))
+    return {
+        "argument_bytes": np.int64(compiled.memory_analysis().argument_size_in_bytes),
+        "state_bytes": np.int64(whole),
+        "gathered": np.asarray([shape for shape, _ in gathered]),
+        "gathered_for": np.asarray([name for _, name in gathered]),
+    }
 
 
 def dispatched(layout, family):
@@ -98,7 +152,7 @@ def dispatched(layout, family):
         stacked = {name: np.stack([batch[name] for batch in batches])[None] for name in batches[0]}
         state, totals = steps(state, stacked, lane(0.0), min(4, STEPS - start))
         losses += list(jax.device_get(totals["loss"][0])[0])
-    return {"loss": np.asarray(losses[:STEPS]), "params": flat(layout.get(state))}
+    return {"loss": np.asarray(losses[:STEPS]), "params": flat(layout.get(state))[0]}
 
 
 class Noise:
@@ -158,19 +212,31 @@ def lanes_on(lanes, parallel):
     return {"params": layout.get(state).params["w"], "rows": rows, "apart": apart, "shards": np.int32(len(shards))}
 
 
+def of_rates(of, found):
+    return {f"{of}/{rate}/{key}": value for rate, of_rate in found.items() for key, value in of_rate.items()}
+
+
 def main(file):
     results = {}
     for family, (name, make) in itertools.product(CONFIGS, LAYOUTS.items()):
         of = f"{family}/{name}"
-        for rate in (0.0, 0.5):
-            results |= {f"{of}/{rate}/{key}": value for key, value in trained(make(), family, rate).items()}
+        if name == "fsdp_8" and family != "transformer":
+            continue  # the other mesh splits parameters too
+        results |= of_rates(of, both_rates(make(), family))
+        if name == "mesh_8" and family != "transformer":
+            continue
         results[f"{of}/rows"] = rows_of(make(), family)
+        if name not in WHOLE:
+            results |= {f"{of}/{key}": value for key, value in program_of(make()).items()}
+            continue
         results[f"{of}/rows_apart"] = rows_of(make(), family, shared=False)
         results |= {f"{of}/dispatched/{key}": value for key, value in dispatched(make(), family).items()}
+    lanes = JitLayout(population=2, fsdp=2, tensor=2, lanes=2)
+    results |= of_rates("transformer/lanes_8", both_rates(lanes, "transformer"))
     results["noise"] = noise_of(PmapLayout(8))
     for lanes in (3, 8):
-        for devices in (1, 8):
-            found = lanes_on(lanes, {"parallel.data": devices})
+        for devices, parallel in ((1, {"parallel.data": 1}), (8, {})):
+            found = lanes_on(lanes, parallel)
             results |= {f"lanes_{lanes}/{devices}/{key}": value for key, value in found.items()}
     results["devices"] = np.int32(make_layout(freeze({})).devices)
     results["devices_of_four_rows"] = np.int32(make_layout(freeze({"data.batch_multiple": 4})).devices)

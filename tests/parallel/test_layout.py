@@ -1,6 +1,8 @@
 """jit on one device, jit on eight and pmap compute the same, on batches whose rows are of very unlike length."""
 
+import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,13 @@ import pytest
 from transformer_jax.config import FAMILIES, freeze
 from transformer_jax.errors import UserError
 from transformer_jax.parallel.layout import DETERMINISTIC, JitLayout, PmapLayout, make_layout
+from transformer_jax.parallel.mesh import mesh_sizes
 
 pytestmark = pytest.mark.newest
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+VOCABULARY = 22
+"""That of `eight_devices.py`, where no other size is 22 or 11."""
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 
 
@@ -44,8 +49,11 @@ def compare(results, family, one, other, dropout_rate):
     np.testing.assert_allclose(b["params"][-1], a["params"][-1], atol=1e-4)
 
 
-@EVERY_FAMILY
-@pytest.mark.parametrize("layout", ["jit_8", "pmap_8"])
+FSDP = ("transformer", "fsdp_8")
+ON_EIGHT = [FSDP, *itertools.product(FAMILIES, ("jit_8", "mesh_8", "pmap_8"))]
+
+
+@pytest.mark.parametrize(("family", "layout"), ON_EIGHT)
 def test_eight_devices_train_as_one_does(results, family, layout):
     compare(results, family, "jit_1", layout, dropout_rate=0.0)
 
@@ -61,10 +69,32 @@ def test_several_steps_in_a_call_are_the_same_steps(results, family, layout):
     )
 
 
-@EVERY_FAMILY
-def test_under_jit_dropout_too_is_that_of_one_device(results, family):
-    compare(results, family, "jit_1", "jit_8", dropout_rate=0.5)
+@pytest.mark.parametrize(("family", "layout"), [FSDP, *itertools.product(FAMILIES, ("jit_8", "mesh_8"))])
+def test_under_jit_dropout_too_is_that_of_one_device(results, family, layout):
+    compare(results, family, "jit_1", layout, dropout_rate=0.5)
     assert not np.allclose(results[f"{family}/jit_1/0.0/loss"], results[f"{family}/jit_1/0.5/loss"])
+
+
+@pytest.mark.parametrize("dropout_rate", [0.0, 0.5])
+def test_lanes_whose_parameters_are_split_train_as_each_alone(results, dropout_rate):
+    compare(results, "transformer", "jit_1", "lanes_8", dropout_rate)
+
+
+def test_a_device_keeps_its_part_of_the_parameters_and_of_what_the_optimizer_remembers(results):
+    """Bytes of what XLA's program is given; the batch and numbers are the few that remain."""
+    whole = results["transformer/fsdp_8/state_bytes"]
+    few = 300
+    assert whole / 8 > 10 * few
+    assert whole / 8 < results["transformer/fsdp_8/argument_bytes"] < whole / 8 + few
+    assert whole / 4 < results["transformer/mesh_8/argument_bytes"] < whole / 4 + few
+
+
+@pytest.mark.parametrize("layout", ["fsdp_8", "mesh_8"])
+def test_matrices_are_gathered_where_a_layer_needs_them_and_logits_and_moments_never(results, layout):
+    shapes, reasons = (results[f"transformer/{layout}/{name}"] for name in ("gathered", "gathered_for"))
+    assert len(shapes) > 10
+    assert [reason for reason in reasons if "jvp(" not in reason] == []  # the update is no part of the gradient
+    assert [shape for shape in shapes if re.search(rf",({VOCABULARY}|{VOCABULARY // 2})\]", shape)] == []
 
 
 @EVERY_FAMILY
@@ -83,6 +113,12 @@ def test_rows_of_an_evaluation_come_back_in_order(results, family, layout):
     assert len(np.unique(rows.round(3))) > 10
     for found in ("rows", "rows_apart"):
         np.testing.assert_allclose(results[f"{family}/{layout}/{found}"], rows, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["fsdp_8", "mesh_8"])
+def test_rows_of_parameters_that_are_split_are_the_same(results, layout):
+    rows = results["transformer/jit_1/rows"]
+    np.testing.assert_allclose(results[f"transformer/{layout}/rows"], rows, rtol=1e-5, atol=1e-5)
 
 
 KEYS = ("params", "rows", "apart", "shards")
@@ -129,6 +165,7 @@ def test_where_it_is_asked_for_the_compiler_is_told_to_be_deterministic(monkeypa
         ({"parallel.data": 4096}, 1, ["parallel.data = 4096", "devices"]),
         ({"parallel.strategy": "pmap", "train.deterministic": True}, 1, ["train.deterministic", "'jit'"]),
         ({"parallel.strategy": "pmap"}, 2, ["'pmap'", "lanes need 'jit'"]),
+        ({"parallel.fsdp": 0}, 1, ["parallel.fsdp = 0", "-1"]),
     ],
 )
 def test_what_cannot_be_is_refused(overrides, lanes, words):
@@ -137,7 +174,49 @@ def test_what_cannot_be_is_refused(overrides, lanes, words):
     assert [word for word in words if word not in str(refused.value)] == []
 
 
-def test_a_device_count_that_does_not_divide_the_rows_is_refused(monkeypatch):
+def sizes(overrides, lanes=1, available=8):
+    return tuple(
+        mesh_sizes(freeze({f"parallel.{name}": n for name, n in overrides.items()}), lanes, available).values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lanes", "expected"),  # lanes, examples, examples and parameters, the inside of layers
+    [
+        ({}, 1, (1, 8, 1, 1)),
+        ({}, 16, (8, 1, 1, 1)),
+        ({}, 3, (1, 8, 1, 1)),
+        ({"fsdp": -1}, 1, (1, 1, 8, 1)),
+        ({"fsdp": 4}, 1, (1, 2, 4, 1)),
+        ({"data": 2, "tensor": -1}, 1, (1, 2, 1, 4)),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, 1, (1, 2, 2, 2)),
+        ({"data": 1}, 1, (1, 1, 1, 1)),
+        ({"tensor": 2}, 4, (4, 1, 1, 2)),
+        ({"population": 2}, 4, (2, 4, 1, 1)),
+        ({"population": 2, "fsdp": 4}, 1, (1, 2, 4, 1)),
+    ],
+)
+def test_devices_that_no_axis_asks_for_share_lanes_or_examples(overrides, lanes, expected):
+    assert sizes(overrides, lanes) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lanes", "words"),
+    [
+        ({"data": 3}, 1, "parallel.data = 3 does not divide data.batch_multiple = 8"),
+        ({"data": 2, "fsdp": 8}, 1, "parallel.data = 2 x parallel.fsdp = 8, but there are 8 devices"),
+        ({"data": -1, "fsdp": -1}, 1, "parallel.data and parallel.fsdp are both -1"),
+        ({"tensor": 3, "data": -1}, 1, "parallel.data = -1: the other axes take 3 devices"),
+        ({"fsdp": 3}, 1, "parallel.fsdp = 3 does not divide data.batch_multiple = 8"),
+        ({"population": 4}, 6, "parallel.population = 4 does not divide the 6 lanes"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_refused(overrides, lanes, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        sizes(overrides, lanes)
+
+
+def test_parameters_are_split_under_jit_alone(monkeypatch):
     monkeypatch.setattr("jax.local_device_count", lambda: 8)
-    with pytest.raises(UserError, match=r"parallel\.data = 3 .* data\.batch_multiple = 8"):
-        make_layout(freeze({"parallel.data": 3}))
+    with pytest.raises(UserError, match=r"parallel\.tensor = 2 needs parallel\.strategy = 'jit'"):
+        make_layout(freeze({"parallel.strategy": "pmap", "parallel.tensor": 2}))

@@ -89,10 +89,10 @@ def _text(jaxpr) -> str:
     return re.sub(r"0x[0-9a-f]+", "", str(jaxpr))
 
 
-def layout_of(config) -> str:
+def layout_of(config, lanes=1) -> str:
     """The layout, or why there is none."""
     try:
-        layout = make_layout(config)
+        layout = make_layout(config, lanes)
     except UserError as error:
         return str(error)
     return to_json({"kind": type(layout).__name__, "options": getattr(layout, "_options", None)})
@@ -147,7 +147,8 @@ CHANGES = [
     ("train.remat", "layers", {}, step_of),
     ("train.deterministic", True, {}, layout_of),
     ("parallel.strategy", "pmap", {}, layout_of),
-    ("parallel.data", 2, {}, layout_of),
+    *((f"parallel.{axis}", 2, {}, layout_of) for axis in ("data", "fsdp", "tensor")),
+    ("parallel.population", 2, {}, functools.partial(layout_of, lanes=2)),
     ("train.steps_per_dispatch", 2, {}, dispatched_by),
     ("evaluate.metrics", ("exact_match",), {}, judged_by),
     ("decode.strategy", "beam", {}, writing_of),

@@ -127,24 +127,29 @@ from transformer_jax.run.compile import compile_program
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.train import train_lanes
 
-def train(devices, stop=None):
-    config = tiny_run.config({"parallel.data": devices})
+CHANGED = [f"parallel.{axis}" for axis in ("data", "fsdp", "tensor")]
+
+def train(stop=None, **parallel):
+    config = tiny_run.config({f"parallel.{axis}": size for axis, size in parallel.items()})
     program = compile_program(config)
-    assert program.layout.devices == devices
+    assert program.layout.devices == 8
     if stop is not None:
         program = tiny_run.stop_at(program, stop)
     train_lanes(
-        [config], [Path(sys.argv[2])], program=program, allow_config_change=["parallel.data"], say=lambda line: None
+        [config], [Path(sys.argv[2])], program=program, allow_config_change=CHANGED, say=lambda line: None
     )
 
 with pytest.raises(Interruption):
-    train(8, stop=15)
-train(2)
+    train(stop=15, data=8)
+train(fsdp=4, tensor=2)
 """
 
 
-def test_the_number_of_devices_may_change(tmp_path):
-    """1 device up to step 13, 8 faked ones to step 15, then 2: the same losses to float tolerance, dropout on."""
+def test_devices_may_change_in_number_and_in_what_they_share(tmp_path):
+    """1 device up to step 13, 8 faked ones that share batches to step 15, then 4 x 2 that share parameters too.
+
+    The same losses to float tolerance, dropout on; at the end no device has the parameters that are evaluated whole.
+    """
     workdir = tiny_run.copy_of(tiny_run.stopped(), tmp_path / "run")
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
     here = str(Path(tiny_run.__file__).parent)

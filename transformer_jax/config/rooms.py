@@ -141,7 +141,25 @@ class ParallelConfig:
 
     strategy: Literal["jit", "pmap"] = knob("jit", "jit over a mesh, or pmap")
     data: int | None = knob(
-        None, "devices that share a batch; unset: all that divide data.batch_multiple", low=1, high=WIDEST
+        None,
+        "devices that share a batch; unset: all that are left and divide data.batch_multiple; -1: all that are left",
+        low=-1,
+        high=WIDEST,
+    )
+    fsdp: int = knob(
+        1,
+        "devices that share a batch, parameters, their gradients and what the optimizer keeps; -1: all that are left",
+        low=-1,
+        high=WIDEST,
+    )
+    tensor: int = knob(
+        1, "devices that share heads, feed-forward widths and vocabulary; -1: all that are left", low=-1, high=WIDEST
+    )
+    population: int | None = knob(
+        None,
+        "devices that share lanes, runs trained together; unset: all that are left, where they divide the lanes",
+        low=-1,
+        high=WIDEST,
     )
 
 

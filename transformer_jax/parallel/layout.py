@@ -5,18 +5,20 @@ of it the axis of lanes is always there, in front of every array of a state and 
 alone; behind it stands the axis of steps of a batch and of what is measured, and then that of examples.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax import jax_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from transformer_jax.config import Config
 from transformer_jax.errors import UserError
+from transformer_jax.parallel.mesh import mesh_sizes
+from transformer_jax.parallel.rules import AXES, DATA, EXAMPLES, FSDP, POPULATION, TENSOR, specs, spread
 
-AXIS = "data"
 Tree = Any
 Function = Callable[..., Tree]
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
@@ -42,6 +44,9 @@ class Layout(Protocol):
         """`function(trained, batch) -> arrays with an entry for each example`, compiled; [lanes, examples, ...] on the
         host. A batch that all lanes share has no axis of lanes; one that is not `shared` has it in front."""
 
+    def check(self, state: Tree) -> None:
+        """Refuses a state, of which the shapes are enough, that cannot lie so."""
+
     def put(self, state: Tree) -> Tree:
         """A state or parameters from the host, where they lie."""
 
@@ -49,13 +54,15 @@ class Layout(Protocol):
         """A copy of the state on the host."""
 
 
-def over_lanes(function: Function, lanes: int, in_axes: tuple[int | None, ...]) -> Function:
+def over_lanes(
+    function: Function, lanes: int, in_axes: tuple[int | None, ...], spmd_axis_name: str | None = None
+) -> Function:
     """`function` of one lane for all of them; `in_axes`: 0 for arguments that have an axis of lanes, else None.
 
     A lane alone is compiled without `vmap`, which is faster.
     """
     if lanes > 1:
-        return jax.vmap(function, in_axes)
+        return jax.vmap(function, in_axes, spmd_axis_name=spmd_axis_name)
 
     def alone(*arguments: Tree) -> Tree:
         first = (
@@ -68,44 +75,79 @@ def over_lanes(function: Function, lanes: int, in_axes: tuple[int | None, ...]) 
 
 
 class JitLayout:
-    """One program over a mesh: examples of batches, or lanes where they divide, are split over its one axis."""
+    """One program over a mesh: examples, parameters, the inside of layers and lanes are split over its axes."""
 
-    def __init__(self, devices: int, lanes: int = 1, deterministic: bool = False):
-        self.devices, self.lanes = devices, lanes
+    def __init__(
+        self,
+        data: int = 1,
+        fsdp: int = 1,
+        tensor: int = 1,
+        population: int = 1,
+        *,
+        lanes: int = 1,
+        deterministic: bool = False,
+    ):
+        self.sizes = {POPULATION: population, DATA: data, FSDP: fsdp, TENSOR: tensor}
+        self.devices, self.lanes = math.prod(self.sizes.values()), lanes
         self._options = DETERMINISTIC if deterministic else {}
-        self._mesh = Mesh(np.asarray(jax.devices()[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
-        split_lanes = lanes > 1 and lanes % devices == 0
-        self._of_lanes = self._sharding(AXIS) if split_lanes else self._sharding()
-        self._batches = self._of_lanes if split_lanes else self._sharding(None, None, AXIS)
-        self._examples = self._sharding() if split_lanes else self._sharding(AXIS)
-        self._examples_of_lanes = self._of_lanes if split_lanes else self._sharding(None, AXIS)
+        self._mesh = jax.make_mesh(
+            tuple(self.sizes[axis] for axis in AXES),
+            AXES,
+            axis_types=(AxisType.Auto,) * len(AXES),
+            devices=jax.devices()[: self.devices],
+        )
+        self._of_lanes = self._sharding(POPULATION)
+        self._batches = self._sharding(POPULATION, None, EXAMPLES)
+        self._examples = self._sharding(EXAMPLES)
+        self._examples_of_lanes = self._sharding(POPULATION, EXAMPLES)
 
-    def _sharding(self, *axes: str | None) -> NamedSharding:
+    def _sharding(self, *axes: str | tuple[str, ...] | None) -> NamedSharding:
         return NamedSharding(self._mesh, PartitionSpec(*axes))
 
+    def shardings(self, state: Tree) -> Tree:
+        """Where every array of a state or of parameters lies, by the rules; arrays or their shapes.
+
+        Raises:
+          UserError: a parameter that no rule matches, or a dimension that an axis does not divide.
+        """
+        return jax.tree.map(lambda spec: NamedSharding(self._mesh, spec), specs(state, self.sizes))
+
+    def check(self, state: Tree) -> None:
+        self.shardings(state)
+
+    def _over_lanes(self, function: Function, in_axes: tuple[int | None, ...]) -> Function:
+        if self.sizes[FSDP] > 1 or self.sizes[TENSOR] > 1:
+            function = spread(function, self._mesh)
+        return over_lanes(function, self.lanes, in_axes, spmd_axis_name=POPULATION)
+
     def init(self, make_state: Function, lanes: Tree) -> Tree:
-        made = over_lanes(make_state, self.lanes, (0,))
-        return jax.jit(made, out_shardings=self._of_lanes)(lanes)
+        made = self._over_lanes(make_state, (0,))
+        return jax.jit(made, out_shardings=self.shardings(jax.eval_shape(made, lanes)))(lanes)
 
     def compile_steps(self, build_steps: Function) -> Function:
+        of_lanes = self._over_lanes(build_steps(), (0, 0, 0, None))
+
+        def steps(state: Tree, batches: Tree, lanes: Tree, count: jax.typing.ArrayLike) -> tuple[Tree, Tree]:
+            state, measured = of_lanes(state, batches, lanes, count)
+            return jax.lax.with_sharding_constraint(state, self.shardings(state)), measured
+
         return jax.jit(
-            over_lanes(build_steps(), self.lanes, (0, 0, 0, None)),
-            in_shardings=(self._of_lanes, self._batches, self._of_lanes, self._sharding()),
-            out_shardings=(self._of_lanes, None),
+            steps,
+            in_shardings=(None, self._batches, self._of_lanes, self._sharding()),
             donate_argnums=0,
             compiler_options=self._options,
         )
 
     def compile_rows(self, function: Function, shared: bool = True) -> Callable[[Tree, Tree], Tree]:
         compiled = jax.jit(
-            over_lanes(function, self.lanes, (0, None if shared else 0)),
-            in_shardings=(self._of_lanes, self._examples if shared else self._examples_of_lanes),
+            self._over_lanes(function, (0, None if shared else 0)),
+            in_shardings=(None, self._examples if shared else self._examples_of_lanes),
             compiler_options=self._options,
         )
         return lambda trained, batch: jax.device_get(compiled(trained, batch))
 
     def put(self, state: Tree) -> Tree:
-        return jax.device_put(state, self._of_lanes)
+        return jax.device_put(state, self.shardings(state))
 
     def get(self, state: Tree) -> Tree:
         return jax.device_get(state)
@@ -120,13 +162,16 @@ class PmapLayout:
         self.devices = devices
         self._local = jax.local_devices()[:devices]
 
+    def check(self, state: Tree) -> None:
+        """Every device keeps a copy of whatever it is."""
+
     def init(self, make_state: Function, lanes: Tree) -> Tree:
         return self.put(jax.jit(over_lanes(make_state, 1, (0,)))(lanes))
 
     def compile_steps(self, build_steps: Function) -> Function:
         compiled = jax.pmap(
-            over_lanes(build_steps(axis=AXIS), 1, (0, 0, 0, None)),
-            AXIS,
+            over_lanes(build_steps(axis=DATA), 1, (0, 0, 0, None)),
+            DATA,
             in_axes=(0, 0, None, None),
             out_axes=(0, None),
             donate_argnums=0,
@@ -135,7 +180,7 @@ class PmapLayout:
         return lambda state, batches, lanes, count: compiled(state, self._split(batches, axis=2), lanes, count)
 
     def compile_rows(self, function: Function, shared: bool = True) -> Callable[[Tree, Tree], Tree]:
-        compiled = jax.pmap(over_lanes(function, 1, (0, None if shared else 0)), AXIS, devices=self._local)
+        compiled = jax.pmap(over_lanes(function, 1, (0, None if shared else 0)), DATA, devices=self._local)
 
         def rows(trained: Tree, batch: Tree) -> Tree:
             parts = jax.device_get(compiled(trained, self._split(batch, axis=0 if shared else 1)))
@@ -166,16 +211,27 @@ def make_layout(config: Config, lanes: int = 1) -> Layout:
         lanes that cannot be.
     """
     if lanes > 1:
-        _check_lanes(config)
-    devices = _device_count(config)
-    if config.parallel.strategy == "pmap":
-        if config.train.deterministic:
-            raise UserError("train.deterministic = True needs parallel.strategy = 'jit', not 'pmap'.")
-        return PmapLayout(devices)
-    return JitLayout(devices, lanes, config.train.deterministic)
+        check_lanes(config)
+    sizes = mesh_sizes(config, lanes, jax.local_device_count())
+    if config.parallel.strategy == "jit":
+        return JitLayout(**sizes, lanes=lanes, deterministic=config.train.deterministic)
+    if config.train.deterministic:
+        raise UserError("train.deterministic = True needs parallel.strategy = 'jit', not 'pmap'.")
+    for axis in (FSDP, TENSOR):
+        if sizes[axis] > 1:
+            raise UserError(
+                f"parallel.{axis} = {sizes[axis]} needs parallel.strategy = 'jit': under 'pmap' every device keeps all "
+                "parameters."
+            )
+    return PmapLayout(sizes[DATA])
 
 
-def _check_lanes(config: Config) -> None:
+def check_lanes(config: Config) -> None:
+    """Refuses to train runs of `config` together, as lanes.
+
+    Raises:
+      UserError: saying why.
+    """
     generator = jax.random.key_impl(jax.random.key(0))
     if generator != "threefry2x32":
         raise UserError(
@@ -184,17 +240,3 @@ def _check_lanes(config: Config) -> None:
         )
     if config.parallel.strategy == "pmap":
         raise UserError("parallel.strategy = 'pmap' trains one run at a time: lanes need 'jit'.")
-
-
-def _device_count(config: Config) -> int:
-    available, multiple = jax.local_device_count(), config.data.batch_multiple
-    if config.parallel.data is None:
-        return max(n for n in range(1, available + 1) if multiple % n == 0)
-    if config.parallel.data > available:
-        raise UserError(f"parallel.data = {config.parallel.data}, but there are {available} devices.")
-    if multiple % config.parallel.data:
-        raise UserError(
-            f"parallel.data = {config.parallel.data} does not divide data.batch_multiple = {multiple}: "
-            "examples could not be shared evenly."
-        )
-    return config.parallel.data

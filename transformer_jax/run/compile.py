@@ -110,8 +110,10 @@ def resolve_for_machine(config: Config, assets: Any, lanes: int = 1) -> Resolved
     """
     resolved = resolve_config(config, assets)
     validate(resolved)
-    make_layout(resolved, lanes)
-    sizes = [leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(state_template(resolved))]
+    template = state_template(resolved)
+    in_lanes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), template)
+    make_layout(resolved, lanes).check(in_lanes)
+    sizes = [leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(template)]
     needed, memory = lanes * sum(sizes), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise UserError(
@@ -130,15 +132,6 @@ def unstack(tree: Any, lanes: int) -> list[Any]:
 def stack(trees: Sequence[Any]) -> Any:
     """The inverse of `unstack`."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-
-
-def check_lanes(config: Config) -> None:
-    """Refuses to train runs of `config` together, as lanes.
-
-    Raises:
-      UserError: saying why.
-    """
-    make_layout(config, lanes=2)
 
 
 def state_template(config: Resolved) -> Any:
