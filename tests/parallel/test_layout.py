@@ -81,12 +81,11 @@ def test_lanes_whose_parameters_are_split_train_as_each_alone(results, dropout_r
 
 
 def test_a_device_keeps_its_part_of_the_parameters_and_of_what_the_optimizer_remembers(results):
-    """Bytes of what XLA's program is given; the batch and numbers are the few that remain."""
-    whole = results["transformer/fsdp_8/state_bytes"]
-    few = 300
-    assert whole / 8 > 10 * few
-    assert whole / 8 < results["transformer/fsdp_8/argument_bytes"] < whole / 8 + few
-    assert whole / 4 < results["transformer/mesh_8/argument_bytes"] < whole / 4 + few
+    """Bytes of what XLA's program is given; beside it come the batch, and vectors that only one of the axes splits."""
+    whole, rest = results["transformer/fsdp_8/state_bytes"], 800
+    assert whole / 8 > 4 * rest
+    assert whole / 8 < results["transformer/fsdp_8/argument_bytes"] < whole / 8 + rest
+    assert whole / 4 < results["transformer/mesh_8/argument_bytes"] < whole / 4 + rest
 
 
 @pytest.mark.parametrize("layout", ["fsdp_8", "mesh_8"])

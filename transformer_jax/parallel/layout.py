@@ -211,7 +211,7 @@ def make_layout(config: Config, lanes: int = 1) -> Layout:
         lanes that cannot be.
     """
     if lanes > 1:
-        check_lanes(config)
+        check_takes_lanes(config)
     sizes = mesh_sizes(config, lanes, jax.local_device_count())
     if config.parallel.strategy == "jit":
         return JitLayout(**sizes, lanes=lanes, deterministic=config.train.deterministic)
@@ -226,7 +226,7 @@ def make_layout(config: Config, lanes: int = 1) -> Layout:
     return PmapLayout(sizes[DATA])
 
 
-def check_lanes(config: Config) -> None:
+def check_takes_lanes(config: Config) -> None:
     """Refuses to train runs of `config` together, as lanes.
 
     Raises:

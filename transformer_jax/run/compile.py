@@ -14,7 +14,7 @@ from transformer_jax.config import Config, Resolved, with_values
 from transformer_jax.data import Dataset, Plan, make_dataset, make_plan
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator
-from transformer_jax.parallel.layout import Layout, make_layout
+from transformer_jax.parallel.layout import Layout, check_takes_lanes, make_layout
 from transformer_jax.run.resolve import resolve_config, validate
 from transformer_jax.training.state import Lane, init_state, lanes_of
 from transformer_jax.training.step import build_steps
@@ -132,6 +132,15 @@ def unstack(tree: Any, lanes: int) -> list[Any]:
 def stack(trees: Sequence[Any]) -> Any:
     """The inverse of `unstack`."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def check_lanes(config: Config) -> None:
+    """Refuses to train runs of `config` together, as lanes.
+
+    Raises:
+      UserError: saying why.
+    """
+    check_takes_lanes(config)
 
 
 def state_template(config: Resolved) -> Any:
