@@ -236,10 +236,14 @@ def make_parser() -> argparse.ArgumentParser:
     add_run(command)
 
     command = add(
-        "inspect", "Look inside a trained model: which word looks at which.",
+        "inspect", "Look inside a trained model: which word looks at which, what each head is worth.",
         'inspect attention --workdir=runs/no_wo --text="jump twice and walk left"',
     )  # fmt: skip
-    command.add_argument("what", choices=("attention",), help="attention: the weights of every layer and head")
+    command.add_argument(
+        "what",
+        choices=("attention", "heads"),
+        help="attention: the weights of every layer and head; heads: what each is worth, over a split or files",
+    )
     add_run(command, checkpoint=True)
     command.add_argument("--text", type=_some, help="look at this sentence, and at what the model makes of it")
     command.add_argument("--target", type=_some, help="an output of --text, in place of the model's own")

@@ -253,6 +253,14 @@ def _inspect(options: argparse.Namespace, overrides: Overrides) -> int:
     chosen = {name: getattr(options, name) for name in ("text", "target", "split", "source", "reference")}
     choice = Choice(**chosen, first=options.example, count=options.examples)
     how = {"checkpoint": options.checkpoint, "output": options.output, "overrides": overrides}
+    if options.what == "heads":
+        from transformer_jax.inspection import heads
+
+        if given := [name for name in ("text", "figures", "scores", "layers", "heads") if getattr(options, name)]:
+            raise UserError(f"inspect heads: --{given[0]} is not read; it measures all heads over a split or files.")
+        found = heads.inspect_heads(options.workdir, choice, **how)
+        _print(options, found, [*heads.as_text(found), found["file"]])
+        return 0
     if options.figures:
         from transformer_jax.inspection.figures import as_text, attention_figures
 
