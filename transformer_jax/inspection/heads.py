@@ -142,17 +142,16 @@ def nll_without(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of each example the sum of its nll without each of these sets of heads, [sets, B], and the count, [B]."""
 
-    def measure(config: Resolved, model: Model, given: Any, batch: Batch) -> Any:
-        params, masks_M = given
+    masks_M = masks(sites, left_out)
 
+    def measure(config: Resolved, model: Model, params: Any, batch: Batch) -> Any:
         def without(mask: Any) -> jax.Array:
             return _nll(config, dataclasses.replace(model, heads=factors(sites, mask)), params, batch)[0]
 
         sums_MB = jax.lax.map(without, masks_M, batch_size=AT_A_TIME)
         return jnp.swapaxes(sums_MB, 0, 1), _nll(config, model, params, batch)[1]
 
-    given = trained._replace(params=(trained.params, run.layout.put(_of_a_lane(masks(sites, left_out)))))
-    sums, counts = run.evaluator.rows(run.evaluator.compile(measure), given, examples)
+    sums, counts = run.evaluator.rows(run.evaluator.compile(measure), trained, examples)
     return np.asarray(sums[0], np.float64).T, np.asarray(counts[0], np.float64)
 
 
@@ -195,10 +194,6 @@ def curve(
 
 def _nll(config: Resolved, model: Model, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
     return task_of(config).measure(config, model, params, batch, None)["nll"]
-
-
-def _of_a_lane(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 def as_text(content: Mapping[str, Any]) -> list[str]:
