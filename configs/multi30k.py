@@ -4,8 +4,8 @@
     TRANSFORMER_JAX_DATA=CORPORA ./launch.sh train --config=configs/multi30k.py:cpu_hour --workdir=runs/multi30k_cpu
 
 Score: tokenised BLEU on test_2016_flickr (12,103 reference tokens); 41.02 is published for this recipe. The row
-`cpu_hour` has a fixed number of steps for two CPU cores, `small` takes 17 minutes of one; the recipe as it stands is for
-a GPU.
+`cpu_hour` has a fixed number of steps for two CPU cores, `small` takes 17 minutes of one; the recipe as it stands is
+for a GPU.
 
 Expected: 35.64 from `cpu_hour` (seed 0, beam 5, `docs/results/multi30k`), 35.11 from `small` (seed 0, beam 4,
 `docs/results/multi30k_small`). The recipe itself: not measured.

@@ -202,7 +202,8 @@ CASES = [
     file("a misspelt key in it", "from transformer_jax.config import default_config\ndef get_config():\n    c = default_config()\n    c.model.num_head = 3\n    return c", "(did you mean 'num_heads'?)"),
     file("rows that are none", "from transformer_jax.config import default_config as get_config\nROWS = [1]", "ROWS is list, not a dict of rows", ":x"),
     file("a row that is none", "from transformer_jax.config import default_config as get_config\nROWS = {'x': 7}", "row 'x' is int, not a dict", ":x"),
-    file("a row that fails", "from transformer_jax.config import default_config as get_config\nROWS = {'x': lambda base: base.model.nothing}", "row 'x': its function failed (AttributeError", ":x"),
+    file("a row that fails", "from transformer_jax.config import default_config as get_config\nROWS = {'x': lambda base: base.nothing}", "row 'x': its function failed (AttributeError", ":x"),
+    file("a row for another family", "from transformer_jax.config import default_config as get_config\nROWS = {'x': lambda base: base.model.cell}", "row 'x' asks for model.cell, which model.family = 'transformer' does not have", ":x"),
     file("a row with an unknown key", "from transformer_jax.config import default_config as get_config\nROWS = {'x': {'model.width': 3}}", "config.model.width does not exist", ":x"),
     # Data.
     corpus("unequal lines", "train.en, line 3: has no partner", {"train.en": "a\nb\nc\n", "train.de": "x\ny\n"}),

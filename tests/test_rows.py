@@ -12,7 +12,7 @@ import tiny
 from configs.rows import NOTES, PARTNERS, ROWS
 from transformer_jax.config import Config, attention_at, fields_of, flatten, replace, to_dict
 from transformer_jax.errors import UserError
-from transformer_jax.loading import load_config
+from transformer_jax.loading import load_config, load_module
 from transformer_jax.run.resolve import validate
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -85,7 +85,7 @@ def test_there_are_the_configs_that_the_documents_name():
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_row_is_accepted(file):
-    for row in ROWS:
+    for row in load_module(CONFIGS / file, "ROWS").ROWS:
         try:
             validate(load(file, row))
         except UserError as refused:  # for want of a place, say, that only the paper's family has

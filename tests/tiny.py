@@ -13,6 +13,7 @@ import inside
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from transformer_jax.config import FAMILIES, FIELDS, Config, Field, fields_of, freeze, schema
 from transformer_jax.errors import UserError
@@ -53,10 +54,18 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "model.feed_forward": FEED_FORWARDS,
     "model.mixing": MIXINGS,
 }
-ALONE = ("uniform", "proportional", "convolution")
+ALONE = ("uniform", "proportional", "convolution", "fixed")
 """Entries that make those of other slots idle."""
 WRITING = [family for family, module in build.MODELS.items() if hasattr(module, "step")]
 """Families that read and write tokens."""
+
+LONG = ("recurrent",)
+"""Families of which `./launch.sh test -m long` alone asks what is the same for every member."""
+
+
+def every_family(names: Sequence[str] = tuple(FAMILIES)) -> list[Any]:
+    """For a parametrised test that is long where it says nothing new."""
+    return [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in names]
 
 
 def of_family(family: str) -> dict[str, str]:
@@ -174,7 +183,7 @@ def _covering(family: str) -> list[dict[str, Any]]:
             rows.append({**of_family(family), path: entry})
             left[path].remove(entry)
     while any(left.values()):
-        row: dict[str, Any] = of_family(family)
+        row: dict[str, Any] = {**of_family(family), **_companion(family, left)}
         for path, entries in left.items():
             entry = next((e for e in entries if accepted(config({**row, path: e}))), None)
             if entry is not None:
@@ -183,6 +192,17 @@ def _covering(family: str) -> list[dict[str, Any]]:
         assert len(row) > len(of_family(family)), f"no config accepts {left}"
         rows.append(row)
     return rows
+
+
+def _companion(family: str, left: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """A choice without which none that is left is accepted; mostly nothing."""
+    base = of_family(family)
+    tried = [{path: entry} for path, entries in left.items() for entry in entries]
+    if any(accepted(config({**base, **one})) for one in tried):
+        return {}
+    fields = model_fields(family)
+    others = ({path: choice} for path in left for choice in choices(path, fields))
+    return next((o for o in others if any(accepted(config({**base, **o, **one})) for one in tried)), {})
 
 
 def _left_out(path: str) -> bool:

@@ -159,6 +159,12 @@ def row_overrides(name: str, row: Any, base: Config) -> dict[str, Any]:
     """
     try:
         changes = row(base) if callable(row) else row
+    except AttributeError as error:
+        if error.obj is not base.model:
+            raise UserError(f"row {name!r}: its function failed ({_describe(error)}).") from error
+        raise UserError(
+            f"row {name!r} asks for model.{error.name}, which model.family = {base.model.family!r} does not have."
+        ) from error
     except Exception as error:
         raise UserError(f"row {name!r}: its function failed ({_describe(error)}).") from error
     if not isinstance(changes, Mapping):

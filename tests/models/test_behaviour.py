@@ -14,9 +14,19 @@ from transformer_jax.config import FAMILIES
 from transformer_jax.models.build import build_model
 from transformer_jax.models.positions import POSITIONS
 
-EVERY_FAMILY = pytest.mark.parametrize("family", tiny.WRITING)
+EVERY_FAMILY = pytest.mark.parametrize("family", tiny.every_family(tiny.WRITING))
+SELF_ATTENDING = pytest.mark.parametrize("family", [f for f in tiny.WRITING if "decoder" in FAMILIES[f]().places])
 UNMASKED = pytest.mark.parametrize("family", [f for f in FAMILIES if "model.decoder_mask" in tiny.model_fields(f)])
-COVERING = pytest.mark.parametrize("overrides", tiny.covering(tiny.WRITING), ids=tiny.name)
+COVERING = pytest.mark.parametrize(
+    "overrides",
+    [
+        # The slots of attention are those of all; its own are few.
+        row if {"model.context", "model.cell"} & row.keys() else pytest.param(row, marks=pytest.mark.long)
+        for row in tiny.covering(["recurrent"])
+    ]
+    + tiny.covering([family for family in tiny.WRITING if family != "recurrent"]),
+    ids=tiny.name,
+)
 
 
 def influence(config, params, batch, t):
@@ -52,7 +62,7 @@ def test_logits_depend_on_every_token_up_to_theirs_and_on_no_other(overrides):
     assert np.all(target_BT[past_BT] > 0) or not sees_all
 
 
-@EVERY_FAMILY
+@SELF_ATTENDING
 @pytest.mark.parametrize("window", [0, 1, 3])
 def test_a_window_hides_what_stands_further_away(family, window):
     """One layer: what a logit depends on is what its own position may attend to."""

@@ -24,6 +24,10 @@ NUMBERS = {
     "model.norm_epsilon": [0.5],
 }
 EVERY_FIELD = [(family, path) for family in FAMILIES for path in tiny.model_fields(family) if path not in ONE_CHOICE]
+OF_HEADS = ("model.d_model", "model.num_heads", "model.d_v")
+HEADS_ARE_FREE = {"model.attention.projections": "linear", "model.attention.output_projection": "linear"}
+"""Of the base, mostly: else heads must fill the vector, and no size can change alone."""
+IN_PARTS_OF_ALL = ("model.attention.", "model.embedding.", "model.dropout_rate", "model.dtype")
 CONDITIONS = [  # in this config that field is read, or not
     ("model.attention.scale_value", {"model.attention.scale": "constant"}, True),
     ("model.attention.scale_value", {"model.attention.decoder.scale": "constant"}, True),
@@ -55,9 +59,16 @@ CONDITIONS = [  # in this config that field is read, or not
     ("model.norm_epsilon", {"model.norm": "none"}, False),
     ("model.norm_epsilon", {"model.norm": "none", "model.attention.decoder.qk_norm": "rms_norm"}, True),
     *[
-        (f"model.{name}", {"model.mixing": "convolution"}, False)
+        (f"model.{name}", without_attention, False)
+        for without_attention in ({"model.mixing": "convolution"}, {"model.context": "fixed"})
         for name in ("num_heads", "d_k", "d_v", "attention.score", "attention.use_bias", "attention.dropout_rate")
     ],
+    (
+        "model.residual",
+        {"model.cell": "gru", "model.num_encoder_layers": 1, "model.num_decoder_layers": 1},
+        False,
+    ),
+    ("model.norm_epsilon", {"model.cell": "gru", "model.attention.qk_norm": "rms_norm"}, True),
 ]
 
 CONDITIONS_OF = [
@@ -66,6 +77,16 @@ CONDITIONS_OF = [
     for path, overrides, read in CONDITIONS
     if {path, *overrides} <= tiny.model_fields(family).keys()
 ]
+
+
+def marked(cases):
+    """Cases (family, path, ...), of which some are long."""
+    return [
+        pytest.param(*case, marks=pytest.mark.long)
+        if case[0] in tiny.LONG and case[1].startswith(IN_PARTS_OF_ALL)
+        else case
+        for case in cases
+    ]
 
 
 def alternatives(path, config):
@@ -93,12 +114,12 @@ def differs(config, other):
     return tiny.shapes(config) != tiny.shapes(other) or computed(config) != computed(other)
 
 
-@pytest.mark.parametrize(("family", "path"), EVERY_FIELD)
+@pytest.mark.parametrize(("family", "path"), marked(EVERY_FIELD))
 def test_field_of_the_base(family, path):
-    check(path, tiny.config({"model.family": family}))
+    check(path, tiny.config({"model.family": family, **(HEADS_ARE_FREE if path in OF_HEADS else {})}))
 
 
-@pytest.mark.parametrize(("family", "path", "overrides", "read"), CONDITIONS_OF)
+@pytest.mark.parametrize(("family", "path", "overrides", "read"), marked(CONDITIONS_OF))
 def test_field_that_is_read_under_a_condition(family, path, overrides, read):
     config = tiny.config({"model.family": family, **overrides})
     assert is_read(fields_of(config)[path], config) == read
@@ -133,7 +154,7 @@ def test_label_smoothing_changes_the_loss_and_not_the_nll():
 TRACED = [(family, path) for family, path in EVERY_FIELD if tiny.model_fields(family)[path].knob.traced]
 
 
-@pytest.mark.parametrize(("family", "path"), TRACED)
+@pytest.mark.parametrize(("family", "path"), marked(TRACED))
 def test_a_traced_number_gives_what_the_constant_gives(family, path):
     config = tiny.config({"model.family": family, "model.attention.scale": "constant", path: 0.3})
     traced = with_values(config, {path: jnp.float32(0.3)})

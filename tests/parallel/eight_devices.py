@@ -216,9 +216,9 @@ def of_rates(of, found):
     return {f"{of}/{rate}/{key}": value for rate, of_rate in found.items() for key, value in of_rate.items()}
 
 
-def main(file):
+def main(file, families):
     results = {}
-    for family, (name, make) in itertools.product(CONFIGS, LAYOUTS.items()):
+    for family, (name, make) in itertools.product(families, LAYOUTS.items()):
         of = f"{family}/{name}"
         if name == "fsdp_8" and family != "transformer":
             continue  # the other mesh splits parameters too
@@ -245,4 +245,4 @@ def main(file):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:])

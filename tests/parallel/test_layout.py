@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from transformer_jax.config import FAMILIES, freeze
 from transformer_jax.errors import UserError
@@ -17,21 +18,27 @@ from transformer_jax.parallel.mesh import mesh_sizes
 
 pytestmark = pytest.mark.newest
 
-EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+EVERY_FAMILY = pytest.mark.parametrize("family", tiny.every_family())
 VOCABULARY = 22
 """That of `eight_devices.py`, where no other size is 22 or 11."""
 SCRIPT = Path(__file__).parent / "eight_devices.py"
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(request, tmp_path_factory):
     """JAX fixes the number of devices when it starts: the eight are another process's."""
     file = tmp_path_factory.mktemp("parallel") / "results.npz"
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, str(SCRIPT), str(file)], env=env, capture_output=True, text=True)
+    asked = [item.callspec.params for item in request.session.items if item.path == request.path and _varies(item)]
+    families = sorted({"transformer"} | {params["family"] for params in asked if "family" in params})
+    done = subprocess.run([sys.executable, str(SCRIPT), str(file), *families], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with np.load(file) as arrays:
         return dict(arrays)
+
+
+def _varies(item):
+    return hasattr(item, "callspec")
 
 
 def compare(results, family, one, other, dropout_rate):
@@ -50,7 +57,16 @@ def compare(results, family, one, other, dropout_rate):
 
 
 FSDP = ("transformer", "fsdp_8")
-ON_EIGHT = [FSDP, *itertools.product(FAMILIES, ("jit_8", "mesh_8", "pmap_8"))]
+
+
+def on(*layouts):
+    return [
+        pytest.param(*case, marks=pytest.mark.long) if case[0] in tiny.LONG else case
+        for case in [FSDP, *itertools.product(FAMILIES, layouts)]
+    ]
+
+
+ON_EIGHT = on("jit_8", "mesh_8", "pmap_8")
 
 
 @pytest.mark.parametrize(("family", "layout"), ON_EIGHT)
@@ -69,7 +85,7 @@ def test_several_steps_in_a_call_are_the_same_steps(results, family, layout):
     )
 
 
-@pytest.mark.parametrize(("family", "layout"), [FSDP, *itertools.product(FAMILIES, ("jit_8", "mesh_8"))])
+@pytest.mark.parametrize(("family", "layout"), on("jit_8", "mesh_8"))
 def test_under_jit_dropout_too_is_that_of_one_device(results, family, layout):
     compare(results, family, "jit_1", layout, dropout_rate=0.5)
     assert not np.allclose(results[f"{family}/jit_1/0.0/loss"], results[f"{family}/jit_1/0.5/loss"])

@@ -52,6 +52,12 @@ INTENDED = {  # dimensions from the right: "f" all that share a batch and parame
     "class_token": "f",
     "classifier.kernel": "f-",
     "classifier.bias": "-",
+    "encoder.forwards.cell.hr.kernel": "f-",
+    "decoder.layers.writer.cell.hn.bias": "f",
+    "decoder.writer.initial.kernel": "f-",
+    "decoder.writer.initial.bias": "f",
+    "decoder.combine.kernel": "f-",
+    "decoder.combine.bias": "f",
 }
 LETTERS = {"f": "fsdp", "t": "tensor", "-": None}
 

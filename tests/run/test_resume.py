@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tiny
 import tiny_run
 
-from transformer_jax.config import FAMILIES
 from transformer_jax.run.compile import Program
 from transformer_jax.run.interruption import Interruption, stop_requested
 
@@ -27,7 +27,7 @@ def train_with_stops(workdir: Path, stops: list[int], seeds=(0,), program: Progr
     tiny_run.train_here(workdir, seeds, program)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", tiny.every_family())
 def test_stopped_at_many_steps_is_never_stopped(tmp_path, family):
     # 1: before anything was logged; 8, 10: where it saves anyway; 20: the last step; 13, 14: twice in a row.
     program = tiny_run.program(model__family=family)

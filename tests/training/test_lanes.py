@@ -9,7 +9,7 @@ import pytest
 import tiny
 import tiny_run
 
-from transformer_jax.config import FAMILIES, value_at, with_values
+from transformer_jax.config import value_at, with_values
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import compile_program
 from transformer_jax.run.resolve import traceable
@@ -25,7 +25,7 @@ OVERRIDES = {
     "optimizer.warmup_steps": 30,
 }
 SEEDS = [3, 4, 5]
-EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+EVERY_FAMILY = pytest.mark.parametrize("family", tiny.every_family())
 
 
 @functools.cache

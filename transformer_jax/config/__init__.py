@@ -21,6 +21,7 @@ from transformer_jax.config.model import (
     attention_at,
     attention_place,
 )
+from transformer_jax.config.recurrent import RecurrentConfig
 from transformer_jax.config.rooms import (
     DataConfig,
     DecodeConfig,
@@ -76,6 +77,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",
+    "RecurrentConfig",
     "Resolved",
     "TaskConfig",
     "TokenModelConfig",

@@ -2,10 +2,12 @@
 
 from transformer_jax.config.decoder_only import DecoderOnlyConfig
 from transformer_jax.config.model import ModelConfig, TransformerConfig
+from transformer_jax.config.recurrent import RecurrentConfig
 from transformer_jax.config.vision import VisionConfig
 
 FAMILIES: dict[str, type[ModelConfig]] = {
     "transformer": TransformerConfig,
     "decoder_only": DecoderOnlyConfig,
+    "recurrent": RecurrentConfig,
     "vision": VisionConfig,
 }

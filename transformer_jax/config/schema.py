@@ -45,6 +45,12 @@ def knob(
     return dataclasses.field(default=default, metadata={"knob": Knob(doc, low, high, read_if, traced)})
 
 
+def with_default(cls: type, name: str, default: Any) -> Any:
+    """The field of that name of a dataclass, for a class derived from it, with another default."""
+    inherited = next(field for field in dataclasses.fields(cls) if field.name == name)
+    return dataclasses.field(default=default, metadata=inherited.metadata)
+
+
 @dataclasses.dataclass(frozen=True)
 class Field:
     """One leaf of the config tree."""

@@ -79,8 +79,12 @@ class MultiHeadAttention(nn.Module):
 
     def __call__(self, x_BTD: jax.Array, memory_BSD: jax.Array | None, relation: Relation) -> jax.Array:
         """[B, T, D]: what the queries made of `x_BTD` find in `memory_BSD`; None: in what `keep` made of it."""
+        return self.attend(x_BTD, self._keys_and_values(memory_BSD, relation), relation)
+
+    def attend(self, x_BTD: jax.Array, keys_values: KeysValues, relation: Relation) -> jax.Array:
+        """[B, T, D]: what the queries made of `x_BTD` find among these keys and values, see `project`."""
+        k_BSHK, v_BSHV = keys_values
         q_BTHK = self.relative.rotate(self.query_norm(self.query(x_BTD)), relation.q_positions_BT)
-        k_BSHK, v_BSHV = self._keys_and_values(memory_BSD, relation)
         heads_BTHV, weights_BHTS = attention(
             q_BTHK,
             k_BSHK,
@@ -113,25 +117,26 @@ class MultiHeadAttention(nn.Module):
         if memory_BSD is None:
             return _as_attended(self.get_variable("context", "keys_values"))
         if not self.has_variable("cache", "keys_values"):
-            return self._project(memory_BSD, relation.k_positions_BS)
+            return self.project(memory_BSD, relation.k_positions_BS)
         kept = jax.tree.map(
             lambda old, new, axis: jax.lax.dynamic_update_slice_in_dim(
                 old, new.astype(old.dtype), relation.first, axis
             ),
             self.get_variable("cache", "keys_values"),
-            _as_kept(self._project(memory_BSD, relation.q_positions_BT)),
+            _as_kept(self.project(memory_BSD, relation.q_positions_BT)),
             AXES_OF_KEPT,
         )
         self.put_variable("cache", "keys_values", kept)
         return _as_attended(kept)
 
-    def _project(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> KeysValues:
+    def project(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> KeysValues:
+        """The keys and values of what is attended to."""
         k_BSHK = self.key_norm(self.key(memory_BSD))
         return self.relative.rotate(k_BSHK, positions_BS), self.value(memory_BSD)
 
     def keep(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> None:
         """Projects what is attended to once, for all calls to come."""
-        kept = _as_kept(self._project(memory_BSD, positions_BS))
+        kept = _as_kept(self.project(memory_BSD, positions_BS))
         # Else the compiler puts them back in the order in which they were made, and transposes them at every token.
         self.put_variable("context", "keys_values", jax.lax.optimization_barrier(kept))
 

@@ -13,6 +13,7 @@ from transformer_jax.models.model import Model
 from transformer_jax.models.parts import Parts
 from transformer_jax.models.positions import positions_of
 from transformer_jax.models.projections import OUTPUT_PROJECTIONS, PROJECTIONS
+from transformer_jax.models.recurrent import Recurrent
 from transformer_jax.models.residual import RESIDUALS
 from transformer_jax.models.scales import SCALES
 from transformer_jax.models.scores import SCORES
@@ -33,6 +34,7 @@ ATTENTION_SLOTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 MODELS: dict[str, Callable[[Parts], nn.Module]] = {
     "transformer": Transformer,
     "decoder_only": DecoderOnly,
+    "recurrent": Recurrent,
     "vision": Vision,
 }
 

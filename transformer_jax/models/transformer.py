@@ -111,7 +111,7 @@ class Decoder(nn.Module):
         each_layer(lambda layer, _: layer.start(encoded_BSD, source, length), self.layers, None, depth)
 
 
-def tables(parts: Parts[TransformerConfig]) -> tuple[Embedding, Embedding, Embedding]:
+def tables(parts: Parts[Any]) -> tuple[Embedding, Embedding, Embedding]:
     """The tables of source, target and softmax (Section 3.4): one object where they are tied."""
     config = parts.config
     target = parts.embedding(config.vocab_size)

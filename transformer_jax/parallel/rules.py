@@ -66,6 +66,13 @@ RULES: tuple[tuple[str, Axes], ...] = (
     ("linear_*[02468].kernel", (TENSOR, FSDP)),
     ("linear_*[02468].bias", (FSDP,)),
     ("gate.kernel", (FSDP, TENSOR)),
+    # Recurrent networks: all of a state is wanted at each step.
+    ("cell.*.kernel", (FSDP, None)),
+    ("cell.*.bias", (FSDP,)),
+    ("initial.kernel", (FSDP, None)),
+    ("initial.bias", (FSDP,)),
+    ("combine.kernel", (FSDP, None)),
+    ("combine.bias", (FSDP,)),
     ("convolution.kernel", (None, None, FSDP)),
     ("convolution.bias", (FSDP,)),
     ("norm.scale", (FSDP,)),

@@ -73,7 +73,7 @@ class Translations:
 class Translation:
     """Pairs of sentences; judged by the likelihood of the references and by what the model writes."""
 
-    families: tuple[str, ...] = ("transformer",)
+    families: tuple[str, ...] = ("transformer", "recurrent")
     figures: Mapping[str, Figure] = MappingProxyType(
         {
             **TOKEN_FIGURES,
