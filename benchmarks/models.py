@@ -47,6 +47,7 @@ MODELS = {
     "multi30k": Measured("configs/multi30k.py:cpu_hour", steps=12),
     "base": Measured("configs/base.py", ON_MULTI30K, steps=2),
     "language_model": Measured("configs/shakespeare.py", steps=40),
+    "images": Measured("configs/mnist.py", {"task.shift": 0}, steps=20),
 }
 
 
@@ -83,6 +84,7 @@ def described(config: Resolved) -> dict[str, Any]:
       UserError: that file has no such model.
     """
     model, optimizer = config.model, config.optimizer
+    embedding = getattr(model, "embedding", None)
     positions, options = parse_spec(model.positions, "model.positions")
     wanted: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "model.positions": (positions, ("sinusoidal", "learned")),
@@ -92,13 +94,14 @@ def described(config: Resolved) -> dict[str, Any]:
         "model.ffn_depth": (model.ffn_depth, (2,)),
         "model.ffn_dropout_rate": (model.ffn_dropout_rate, (0.0,)),
         "model.dtype": (model.dtype, ("float32",)),
-        "model.embedding.tying": (
-            model.embedding.tying,
-            ("three_way",) if model.family == "transformer" else ("decoder",),
-        ),
-        "model.embedding.output_bias": (model.embedding.output_bias, (False,)),
         "optimizer.name": (optimizer.name, ("adam", "adamw")),
     }
+    if embedding is None:
+        wanted |= {"model.pooling": (getattr(model, "pooling", None), ("class_token",))}
+    else:
+        tying = "three_way" if model.family == "transformer" else "decoder"
+        wanted["model.embedding.tying"] = embedding.tying, (tying,)
+        wanted["model.embedding.output_bias"] = embedding.output_bias, (False,)
     for place in model.places:
         slots = attention_at(model, place)
         wanted |= {f"model.attention.{place}.{name}": (getattr(slots, name), (value,)) for name, value in PAPER.items()}
@@ -107,7 +110,8 @@ def described(config: Resolved) -> dict[str, Any]:
             raise UserError(f"{field} = {found!r}: the peers have {' or '.join(map(repr, known))} only.")
     layers = {name: getattr(model, name) for name in vars(model) if name.endswith("_layers")}
     longest = {"max_length": options.get("max_length", config.data.max_length + 1)}
-    sizes = {name: getattr(model, name) for name in ("vocab_size", "d_model", "num_heads", "d_ff")}
+    of_all = ("vocab_size", "d_model", "num_heads", "d_ff", "num_classes", "patch_size", "image_channels")
+    sizes = {name: getattr(model, name) for name in of_all if hasattr(model, name)}
     names = ("feed_forward", "residual", "dropout_rate", "norm_epsilon")
     numbers = {name: getattr(optimizer, name) for name in ("beta_1", "beta_2", "epsilon", "weight_decay", "clip_norm")}
     return {
@@ -118,7 +122,7 @@ def described(config: Resolved) -> dict[str, Any]:
         **numbers,
         "d_k": model.head_widths[0],
         "positions": positions,
-        "embedding_scale": model.d_model**0.5 if model.embedding.scale == "sqrt_d_model" else 1.0,
+        "embedding_scale": model.d_model**0.5 if embedding and embedding.scale == "sqrt_d_model" else 1.0,
         "optimizer": optimizer.name,
         "label_smoothing": config.train.label_smoothing,
     }

@@ -27,7 +27,7 @@ def write(name: str, rows: Sequence[dict[str, Any]], directory: Path) -> list[Pa
     if all("model" in row for row in measured):
         kept = {row["model"]: row for row in [*old, *measured]}
     write_atomically(path, to_json({"benchmark": name, "rows": list(kept.values())}, indent=1).encode())
-    drawable = [row for row in kept.values() if "tokens_per_second" in row]
+    drawable = [row for row in kept.values() if "targets_per_second" in row]
     if not drawable:
         return [path]
     picture = directory / f"{name}.svg"
@@ -49,12 +49,12 @@ def _circumstances() -> dict[str, Any]:
 
 
 def _draw(rows: Sequence[dict[str, Any]]) -> Figure:
-    """A panel for each model: real target tokens a second of all that were measured."""
-    figure = Figure(figsize=(8, 0.6 + sum(0.5 + 0.26 * len(row["tokens_per_second"]) for row in rows)))
-    heights = [len(row["tokens_per_second"]) + 1 for row in rows]
+    """A panel for each model: real targets (tokens, images) a second of all that were measured."""
+    figure = Figure(figsize=(8, 0.6 + sum(0.5 + 0.26 * len(row["targets_per_second"]) for row in rows)))
+    heights = [len(row["targets_per_second"]) + 1 for row in rows]
     panels = figure.subplots(len(rows), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for row, panel in zip(rows, panels, strict=True):
-        speeds = row["tokens_per_second"]
+        speeds = row["targets_per_second"]
         names = list(reversed(speeds))
         bars = panel.barh(names, [speeds[name] for name in names])
         for name, bar in zip(names, bars, strict=True):
@@ -64,7 +64,7 @@ def _draw(rows: Sequence[dict[str, Any]]) -> Figure:
             panel.annotate(text, (bar.get_width(), bar.get_y() + bar.get_height() / 2), (3, 0),
                            textcoords="offset points", va="center", fontsize=8)  # fmt: skip
         panel.set_xlim(0, 1.6 * max(speeds.values()))
-        panel.set_title(f"{row['model']}: real target tokens a second", loc="left", fontsize=9)
+        panel.set_title(f"{row['model']}: real targets (tokens, images) a second", loc="left", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
     figure.tight_layout()

@@ -5,9 +5,9 @@
 
 All train on the same batches of examples of like length, that of each step made by its pipeline; PyTorch also on what
 its users mostly feed: batches of random examples, as wide as the longest. What is counted are real target tokens a
-second, without padding. All take turns; a figure is the median over the rounds. PyTorch's models have our weights, and
-must have our loss. Two threads each on a CPU, float32, Adam. The peers need an environment of their own: see
-`benchmarks/peer_process.py`.
+second, without padding, or images a second. All take turns; a figure is the median over the rounds. PyTorch's models
+have our weights, and must have our loss. Two threads each on a CPU, float32, Adam. The peers need an environment of
+their own: see `benchmarks/peer_process.py`.
 """
 
 import functools
@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.models import Measured, chosen_models, each_of
 from benchmarks.peer_process import Peers
-from benchmarks.training import Ours, padded, padding_share, real_tokens, write_for_peers
+from benchmarks.training import Ours, padded, padding_share, real_targets, write_for_peers
 from transformer_jax.config import Config
 from transformer_jax.errors import UserError
 from transformer_jax.run.compile import count_parameters
@@ -33,7 +33,7 @@ SAME = 1e-4
 
 
 def run(models: Mapping[str, Measured] | Config, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """For each model: real target tokens a second of each, and ours over theirs."""
+    """For each model: real targets (tokens, images) a second of each, and ours over theirs."""
     return [_measure(name, config, steps, say) for name, config, steps in each_of(models)]
 
 
@@ -55,7 +55,7 @@ def _measure(name: str, config: Config, steps: int, say: Callable[[str], None]) 
         trainers: dict[str, Callable[[], float]] = {"ours": ours.seconds}
         for peer, kind in asked:
             trainers[f"{peer}, {kind}"] = functools.partial(_seconds, peers, peer, kind)
-        tokens = {trainer: real_tokens(batches[trainer.partition(", ")[2] or "bucketed"]) for trainer in trainers}
+        tokens = {trainer: real_targets(batches[trainer.partition(", ")[2] or "bucketed"]) for trainer in trainers}
         seconds = take_turns(trainers, ROUNDS)
         peers.end()
     speeds = {trainer: tokens[trainer] / statistics.median(of_trainer) for trainer, of_trainer in seconds.items()}
@@ -66,7 +66,7 @@ def _measure(name: str, config: Config, steps: int, say: Callable[[str], None]) 
         "shapes": len(ours.program.plan.shapes),
         "steps": steps,
         "padding": {kind: padding_share(made) for kind, made in batches.items()},
-        "tokens_per_second": speeds,
+        "targets_per_second": speeds,
         "seconds_a_step": {trainer: statistics.median(of_one) / steps for trainer, of_one in seconds.items()},
         "ours_over": {trainer: speeds["ours"] / speed for trainer, speed in speeds.items() if trainer != "ours"},
         "rounds": seconds,
@@ -102,11 +102,11 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     """A line for each model and contender."""
     lines = []
     for row in rows:
-        for trainer, speed in row["tokens_per_second"].items():
+        for trainer, speed in row["targets_per_second"].items():
             ratio = row["ours_over"].get(trainer)
             over = "" if ratio is None else f"  ours is {ratio:5.2f} times as fast"
             milliseconds = 1000 * row["seconds_a_step"][trainer]
-            lines.append(f"{row['model']:>15}  {trainer:<26} {speed:>10,.0f} tokens/s {milliseconds:>9,.1f} ms{over}")
+            lines.append(f"{row['model']:>15}  {trainer:<26} {speed:>10,.0f} targets/s {milliseconds:>9,.1f} ms{over}")
     return lines
 
 

@@ -67,12 +67,21 @@ def padded(program: Program, count: int) -> Batches:
     return batches
 
 
-def real_tokens(batches: Batches) -> int:
-    return sum(int((batch["targets"] != PAD).sum()) for batch in batches)
+def sides(batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What goes in and what is to come out: tokens and tokens, or images and the numbers of their classes."""
+    return (batch["images"], batch["labels"]) if "images" in batch else (batch["inputs"], batch["targets"])
+
+
+def real_targets(batches: Batches) -> int:
+    """Tokens but for padding, or images."""
+    return sum(
+        int((batch["labels"] >= 0).sum() if "labels" in batch else (batch["targets"] != PAD).sum()) for batch in batches
+    )
 
 
 def padding_share(batches: Batches) -> float:
-    return 1 - real_tokens(batches) / sum(batch["targets"].size for batch in batches)
+    """The share of places of the targets that hold nothing."""
+    return 1 - real_targets(batches) / sum(sides(batch)[1].size for batch in batches)
 
 
 def write_for_peers(folder: Path, ours: Ours, batches: Mapping[str, Batches]) -> None:
@@ -80,7 +89,8 @@ def write_for_peers(folder: Path, ours: Ours, batches: Mapping[str, Batches]) ->
     (folder / "model.json").write_text(to_json(described(ours.program.config)))
     np.savez(folder / "weights.npz", **_flat(ours.initial))
     for kind, made in batches.items():
-        arrays = {f"{side}_{n}": batch[side] for n, batch in enumerate(made) for side in ("inputs", "targets")}
+        both = ("inputs", "targets")
+        arrays = {f"{side}_{n}": a for n, batch in enumerate(made) for side, a in zip(both, sides(batch), strict=True)}
         np.savez(folder / f"{kind}.npz", **arrays)
 
 

@@ -30,18 +30,18 @@ def test_a_missing_peer_is_said_to_be_missing_and_ours_is_measured(train, tmp_pa
     said: list[str] = []
     (row,) = train.run(tiny_run.config(), said.append)
     assert "TRANSFORMER_JAX_PEERS" in said[0]
-    assert list(row["tokens_per_second"]) == ["ours"]
+    assert list(row["targets_per_second"]) == ["ours"]
     assert row["ours_over"] == {}
     batches = [tiny_run.program().plan.batch_at(step, 0) for step in range(2)]
     tokens = sum(int((batch["targets"] != PAD).sum()) for batch in batches)
-    assert row["tokens_per_second"]["ours"] == pytest.approx(tokens / row["rounds"]["ours"][0])
+    assert row["targets_per_second"]["ours"] == pytest.approx(tokens / row["rounds"]["ours"][0])
     outcome = load_module(BENCHMARKS / "outcome.py", "write")
     for name in ("one", "other", "one"):
         path, picture = outcome.write("train", [{**row, "model": name}], tmp_path)
     rows = json.loads(path.read_text())["rows"]
     assert [of_model["model"] for of_model in rows] == ["one", "other"]
     assert rows[0]["measured"]["processors"] >= 1
-    assert picture.read_text().count("real target tokens a second") == 2
+    assert picture.read_text().count("real targets (tokens, images) a second") == 2
 
 
 def test_padded_batches_are_of_random_examples_and_as_wide_as_the_longest(train):
@@ -54,7 +54,7 @@ def test_padded_batches_are_of_random_examples_and_as_wide_as_the_longest(train)
     assert {len(batch["targets"]) for batch in batches} == {size}
     assert all((batch["targets"][:, -1] != PAD).any() for batch in batches)
     chosen = np.random.default_rng(0).permutation(len(split))[: count * size]  # no example twice
-    assert training.real_tokens(batches) == split.sequences("targets").lengths[chosen].sum()
+    assert training.real_targets(batches) == split.sequences("targets").lengths[chosen].sum()
 
 
 def test_what_the_peers_have_no_model_for_is_refused(train):

@@ -1,8 +1,8 @@
 """The models of the training benchmark in PyTorch, as its users write them.
 
-`EncoderDecoder` and `DecoderOnly` compute what ours do, under our names of parameters, so that they can have our
-weights. `NnTransformer` is made of PyTorch's own layers, `XTransformer` is x-transformers' model: of the same sizes,
-with a few more parameters (biases, norms at the end of a stack).
+`EncoderDecoder`, `DecoderOnly` and `Vision` compute what ours do, under our names of parameters, so that they can have
+our weights. `NnTransformer` and `NnVision` are made of PyTorch's own layers, `XTransformer` and `XVision` are
+x-transformers' models: of the same sizes, with a few more parameters (biases, norms at the end of a stack).
 """
 
 import math
@@ -147,6 +147,88 @@ class DecoderOnly(Stack):
         return functional.linear(x, self.embedding.weight)
 
 
+def patches(images, size):
+    """[B, T, pixels of a patch], from -1 to 1, of [B, height, width, channels] from 0 to 255."""
+    x = images.float() / 127.5 - 1.0
+    return x.unflatten(1, (-1, size)).unflatten(3, (-1, size)).transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+class PatchEmbedding(nn.Module):
+    """The patches behind the token of which the class is read."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.size = config["patch_size"]
+        self.patch_embedding = nn.Linear(self.size**2 * config["image_channels"], config["d_model"])
+        self.class_token = nn.Parameter(torch.zeros(config["d_model"]))
+        self.classifier = nn.Linear(config["d_model"], config["num_classes"])
+
+    def embed(self, images):
+        x = self.patch_embedding(patches(images, self.size))
+        return torch.cat([self.class_token.expand(len(x), 1, -1), x], 1)
+
+
+class Vision(PatchEmbedding):
+    def __init__(self, config):
+        super().__init__(config)
+        stack = Stack(config, config["num_layers"])
+        self.positions, self.dropout, self.layers, self.norm = stack.positions, stack.dropout, stack.layers, stack.norm
+
+    def forward(self, images, labels):
+        return self.classifier(Stack.forward(self, self.embed(images))[:, 0])
+
+
+class NnVision(PatchEmbedding):
+    def __init__(self, config):
+        super().__init__(config)
+        self.positions = (Sinusoids if config["positions"] == "sinusoidal" else Learned)(config)
+        self.dropout = nn.Dropout(config["dropout_rate"])
+        layer = nn.TransformerEncoderLayer(config["d_model"], config["num_heads"], **layer_options(config))
+        norm = nn.LayerNorm(config["d_model"])
+        self.stack = nn.TransformerEncoder(layer, config["num_layers"], norm, enable_nested_tensor=False)
+
+    def forward(self, images, labels):
+        x = self.embed(images)
+        return self.classifier(self.stack(self.dropout(x + self.positions(x.shape[1])))[:, 0])
+
+
+class XVision(PatchEmbedding):
+    def __init__(self, config):
+        super().__init__(config)
+        from x_transformers import Encoder
+
+        self.positions = (Sinusoids if config["positions"] == "sinusoidal" else Learned)(config)
+        self.dropout = nn.Dropout(config["dropout_rate"])
+        self.encoder = Encoder(depth=config["num_layers"], **x_options(config))
+
+    def forward(self, images, labels):
+        x = self.embed(images)
+        return self.classifier(self.encoder(self.dropout(x + self.positions(x.shape[1])))[:, 0])
+
+
+def layer_options(config):
+    return {
+        "dim_feedforward": config["d_ff"],
+        "dropout": config["dropout_rate"],
+        "activation": config["feed_forward"],
+        "layer_norm_eps": config["norm_epsilon"],
+        "batch_first": True,
+        "norm_first": config["residual"] == "pre_norm",
+    }
+
+
+def x_options(config):
+    return {
+        "dim": config["d_model"],
+        "heads": config["num_heads"],
+        "attn_dim_head": config["d_k"],
+        "ff_mult": config["d_ff"] / config["d_model"],
+        "pre_norm": config["residual"] == "pre_norm",
+        "attn_flash": True,
+        "ff_dropout": config["dropout_rate"],
+    }
+
+
 class NnTransformer(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -154,14 +236,7 @@ class NnTransformer(nn.Module):
         self.embedding_scale = config["embedding_scale"]
         self.positions = (Sinusoids if config["positions"] == "sinusoidal" else Learned)(config)
         self.dropout = nn.Dropout(config["dropout_rate"])
-        options = {
-            "dim_feedforward": config["d_ff"],
-            "dropout": config["dropout_rate"],
-            "activation": config["feed_forward"],
-            "layer_norm_eps": config["norm_epsilon"],
-            "batch_first": True,
-            "norm_first": config["residual"] == "pre_norm",
-        }
+        options = layer_options(config)
         sizes = config["d_model"], config["num_heads"]
         self.writes = "num_layers" in config
         if self.writes:
@@ -191,15 +266,7 @@ class XTransformer(nn.Module):
         super().__init__()
         from x_transformers import Decoder, Encoder, TransformerWrapper
 
-        options = {
-            "dim": config["d_model"],
-            "heads": config["num_heads"],
-            "attn_dim_head": config["d_k"],
-            "ff_mult": config["d_ff"] / config["d_model"],
-            "pre_norm": config["residual"] == "pre_norm",
-            "attn_flash": True,
-            "ff_dropout": config["dropout_rate"],
-        }
+        options = x_options(config)
         wrapper = {
             "num_tokens": config["vocab_size"],
             "max_seq_len": config["max_length"],

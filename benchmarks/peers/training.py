@@ -34,7 +34,11 @@ def make_model(peer, config):
     import torch_models
 
     if peer in OURS:
+        if "num_classes" in config:
+            return torch_models.Vision(config)
         return (torch_models.DecoderOnly if "num_layers" in config else torch_models.EncoderDecoder)(config)
+    if "num_classes" in config:
+        return {"nn_transformer": torch_models.NnVision, "x_transformers": torch_models.XVision}[peer](config)
     return {"nn_transformer": torch_models.NnTransformer, "x_transformers": torch_models.XTransformer}[peer](config)
 
 
@@ -46,11 +50,12 @@ def load_weights(model, path):
 
     def put(name, array):
         *of, leaf = name.split("/")
+        last = of[-1] if of else ""
         if leaf == "kernel":
-            array = array.reshape(-1, array.shape[-1]) if of[-1] == "out" else array.reshape(len(array), -1)
+            array = array.reshape(-1, array.shape[-1]) if last == "out" else array.reshape(len(array), -1)
             array = array.T
         leaf = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)
-        if of[-1] == "positions":
+        if last == "positions":
             leaf = "embedding"
         state[".".join([*of, leaf])] = torch.from_numpy(np.ascontiguousarray(array))
 
@@ -74,6 +79,7 @@ class Trainer:
         torch.manual_seed(0)
         self.config = json.loads((directory / "model.json").read_text())
         self.model = make_model(peer, self.config)
+        self.nothing = -1 if "num_classes" in self.config else PAD
         if peer in OURS:
             load_weights(self.model, directory / "weights.npz")
         numbers = {"betas": (self.config["beta_1"], self.config["beta_2"]), "eps": self.config["epsilon"]}
@@ -92,13 +98,14 @@ class Trainer:
 
         logits = self.model(inputs, targets)
         smoothing = self.config["label_smoothing"]
-        options = {"ignore_index": PAD, "label_smoothing": smoothing, "reduction": "sum"}
-        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), **options)
+        options = {"ignore_index": self.nothing, "label_smoothing": smoothing, "reduction": "sum"}
+        return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.flatten(), **options)
 
     def tensors(self, batch):
         import torch
 
-        return [torch.from_numpy(batch[side]).long() for side in ("inputs", "targets")]
+        inputs, targets = (torch.from_numpy(batch[side]) for side in ("inputs", "targets"))
+        return inputs if inputs.dtype == torch.uint8 else inputs.long(), targets.long()
 
     def train(self, batches, name):
         import torch
@@ -107,7 +114,7 @@ class Trainer:
         started = time.perf_counter()
         for batch in batches:
             inputs, targets = self.tensors(batch)
-            loss = self.losses[name](inputs, targets) / (targets != PAD).sum()
+            loss = self.losses[name](inputs, targets) / (targets != self.nothing).sum()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.config["clip_norm"] is not None:
