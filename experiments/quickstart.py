@@ -12,8 +12,6 @@ deviation), and all four are equal to it within 1 point: one head -0.16 ± 0.50 
 -0.13 ± 0.33 (with 49 % fewer parameters), no scaling factor -0.16 ± 0.42, no W_O -0.05 ± 0.33 (half of the 95 %
 interval; p of equality 0.006 to 0.018, corrected for two rounds of seeds and four comparisons). (Scale small, seeds 0
 to 2, the base and no scaling factor 0 to 5, commits 22379ad6bfb1 and f31bf2195bd4, `docs/results/quickstart_tuned`.)
-Before the base was tuned, when it had not converged (84.2 ± 2.7 %), one layer was behind by 58.2 points
-(`docs/results/quickstart`).
 """
 
 import dataclasses
