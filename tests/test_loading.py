@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from transformer_jax.config import FIELDS, Config, flatten, freeze, to_dict, value_at
+from transformer_jax.config import FIELDS, Config, default_config, flatten, freeze, to_dict, value_at
 from transformer_jax.errors import UserError
-from transformer_jax.loading import load_config, parse_override, split_specs
+from transformer_jax.loading import load_config, parse_override, put_on, split_specs
 from transformer_jax.run.identity import read_config
 from transformer_jax.run.resolve import validate
 from transformer_jax.sweeps.experiment import choose_scale, load_experiment, make_variants
@@ -300,3 +300,15 @@ def test_any_file_is_a_config_or_a_sentence(tmp_path, data):
 
 def test_a_complete_config_is_complete():
     assert set(flatten(to_dict(Config()))) == set(FIELDS)
+
+
+# --- Rows ---
+
+
+def test_a_row_that_chooses_another_family_keeps_what_the_base_has_chosen():
+    base = flatten(default_config()) | {"model.d_model": 64, "model.dropout_rate": 0.3, "model.d_ff": 32}
+    made = put_on(base, {"model.d_model": 32}, {"rnn": {"model.family": "recurrent", "model.cell": "lstm"}})["rnn"]
+    model = made.config.model
+    assert (model.family, model.cell, model.d_model, model.dropout_rate) == ("recurrent", "lstm", 32, 0.3)
+    assert (model.num_heads, model.attention.score, model.norm) == (1, "additive", "none")  # that family's own
+    assert made.config.optimizer == freeze(base).optimizer

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from transformer_jax.config import (
     Config,
     Field,
+    chosen_schema,
     every_field,
     field_at,
     fields_of,
@@ -98,8 +99,20 @@ def _put_on(base: Overrides, rows: Mapping[str, Any]) -> dict[str, Variant]:
     for name, row in rows.items():
         changes = row_overrides(name, row, config)
         with of_row(name):
-            made[name] = Variant(name, changes, freeze({**base, **changes}))
+            made[name] = Variant(name, changes, freeze({**_in_family_of(base, changes), **changes}))
     return made
+
+
+def _in_family_of(base: Overrides, changes: Overrides) -> Overrides:
+    """The base; where a row chooses another family, what the base has chosen of the fields that both have.
+
+    What it left as its family has it by default the other has as it is by its own.
+    """
+    ours, theirs = chosen_schema(base), chosen_schema({**base, **changes})
+    if ours == theirs:
+        return base
+    own = {path for path in base if path.startswith("model.") and base[path] == ours[path].default}
+    return {path: value for path, value in base.items() if path in theirs and path not in own}
 
 
 @contextlib.contextmanager
