@@ -3,8 +3,8 @@
     TRANSFORMER_JAX_DATA=CORPORA ./launch.sh train --config=configs/recurrent.py --workdir=runs/recurrent
     TRANSFORMER_JAX_DATA=CORPORA ./launch.sh train --config=configs/recurrent.py:gnmt --workdir=runs/gnmt
 
-Score: tokenised BLEU on test_2016_flickr. Published for a GRU with attention on this data: 28.1, in lower case and words
-where this has the case of the files and pieces, so that the two do not compare to the point.
+Score: tokenised BLEU on test_2016_flickr. Published for a GRU with attention on this data: 28.1, in lower case and
+words where this has the case of the files and pieces, so that the two do not compare to the point.
 
 Expected: 29.20 (seed 0, beam 4, `docs/results/recurrent`) in 15 minutes of a shared core. The other rows: not measured.
 """
