@@ -189,6 +189,14 @@ def test_what_cannot_be_is_refused(overrides, lanes, words):
     assert [word for word in words if word not in str(refused.value)] == []
 
 
+def test_parts_that_follow_each_other_are_shared_evenly_too():
+    assert mesh_sizes(freeze({"train.accumulate": 2}), 1, 8)["data"] == 4
+    with pytest.raises(UserError, match=r"train\.accumulate = 3 does not divide data\.batch_multiple = 8"):
+        mesh_sizes(freeze({"train.accumulate": 3}), 1, 8)
+    with pytest.raises(UserError, match=r"parallel\.data = 8 x train\.accumulate = 2 does not divide"):
+        mesh_sizes(freeze({"train.accumulate": 2, "parallel.data": 8}), 1, 8)
+
+
 def sizes(overrides, lanes=1, available=8):
     return tuple(
         mesh_sizes(freeze({f"parallel.{name}": n for name, n in overrides.items()}), lanes, available).values()

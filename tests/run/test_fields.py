@@ -145,6 +145,7 @@ CHANGES = [
     ("train.steps", 30, COSINE, update_of),
     ("train.on_nonfinite", "skip", {}, step_of),
     ("train.remat", "layers", {}, step_of),
+    ("train.accumulate", 2, {}, step_of),
     ("train.deterministic", True, {}, layout_of),
     ("parallel.strategy", "pmap", {}, layout_of),
     *((f"parallel.{axis}", 2, {}, layout_of) for axis in ("data", "fsdp", "tensor")),

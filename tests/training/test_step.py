@@ -20,7 +20,8 @@ class Linear:
 
     def measure(self, config, model, params, batch, key):
         noise = jax.random.normal(key)[None]
-        return {"loss": (batch["x"] @ params["w"], jnp.ones(len(batch["x"]))), "noise": (noise, jnp.ones(1))}
+        counts = batch.get("count", jnp.ones(len(batch["x"])))
+        return {"loss": (batch["x"] @ params["w"], counts), "noise": (noise, jnp.ones(1))}
 
 
 class Steep:
@@ -192,3 +193,28 @@ def test_parts_of_a_batch_on_two_devices_make_the_step_of_the_whole():
         np.testing.assert_allclose(states.params["w"][device], expected[1].params["w"])
         assert [float(x[device]) for x in sums["loss"]] == measured["loss"]
     assert measured["noise"][0] not in [float(n) for n in sums["noise"][0]]
+
+
+def test_parts_that_follow_each_other_make_the_step_of_the_whole():
+    """Rows of unlike weight: the mean of the means of the parts would be another."""
+    rows, counts = np.float32([[4, 0], [0, 2], [8, 0], [1, 1]]), np.float32([1, 5, 3, 2])
+    found = []
+    for parts in (1, 2, 4):
+        config = freeze({**SGD, "train.accumulate": parts})
+        states, (measured,) = run(config, [{"x": jnp.asarray(rows), "count": jnp.asarray(counts)}])
+        found.append((states[1].params["w"], measured["loss"]))
+    mean = rows.sum(axis=0) / counts.sum()
+    for params, loss in found:
+        np.testing.assert_allclose(params, [1, 2] - 0.5 * mean, rtol=1e-6)
+        np.testing.assert_allclose(loss, [(rows @ [1, 2]).sum(), counts.sum()], rtol=1e-6)
+    by_parts = [rows[part::2].sum(axis=0) / counts[part::2].sum() for part in range(2)]
+    assert not np.allclose(np.mean(by_parts, axis=0), mean)
+
+
+def test_parts_that_follow_each_other_drop_other_units():
+    noises = [run(freeze({**SGD, "train.accumulate": n}), [batch((4, 0), (0, 2))])[1][0]["noise"] for n in (1, 2)]
+    keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(7), 0), part) for part in range(2)]
+    drawn = [float(jax.random.normal(key)) for key in keys]
+    assert drawn[0] != drawn[1]
+    np.testing.assert_allclose(noises[1], [sum(drawn), 2], rtol=1e-6)
+    assert noises[0] != noises[1]

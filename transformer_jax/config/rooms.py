@@ -127,6 +127,12 @@ class TrainConfig:
     remat: Literal["none", "layers", "dots_saveable", "dots_with_no_batch_dims_saveable"] = knob(
         "none", "what of a layer is computed again for its gradient, not kept: all, or all but products of matrices"
     )
+    accumulate: int = knob(
+        1,
+        "parts of a batch, one after the other in a step: the same sums, with the memory of one",
+        low=1,
+        high=WIDEST,
+    )
     deterministic: bool = knob(False, "only kernels that give the same bits every time; see `./launch.sh doctor`")
 
     @property

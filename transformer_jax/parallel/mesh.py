@@ -26,7 +26,10 @@ def mesh_sizes(config: Config, lanes: int, available: int) -> dict[str, int]:
     for axis, size in asked.items():
         if size == 0:
             raise UserError(f"parallel.{axis} = 0: give the number of devices, or {REST} for all that are left.")
-    sizes = _fill(asked, lanes, available, config.data.batch_multiple)
+    multiple, parts = config.data.batch_multiple, config.train.accumulate
+    if multiple % parts:
+        raise UserError(f"train.accumulate = {parts} does not divide data.batch_multiple = {multiple}.")
+    sizes = _fill(asked, lanes, available, multiple // parts)
     _check(sizes, config, lanes)
     return sizes
 
@@ -59,10 +62,11 @@ def _fill(asked: dict[str, int | None], lanes: int, available: int, multiple: in
 
 def _check(sizes: dict[str, int], config: Config, lanes: int) -> None:
     """That examples and lanes can be shared evenly."""
-    multiple, sharing = config.data.batch_multiple, sizes[DATA] * sizes[FSDP]
-    if multiple % sharing:
+    multiple, parts = config.data.batch_multiple, config.train.accumulate
+    if multiple % (sizes[DATA] * sizes[FSDP] * parts):
         axes = [axis for axis in (DATA, FSDP) if sizes[axis] > 1]
         spelled = " x ".join(f"parallel.{axis} = {sizes[axis]}" for axis in axes)
+        spelled += f" x train.accumulate = {parts}" if parts > 1 else ""
         raise UserError(
             f"{spelled} does not divide data.batch_multiple = {multiple}: examples could not be shared evenly."
         )

@@ -97,15 +97,38 @@ def _mean_gradient(
     if axis is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis))
 
-    def loss_sum(params: Any) -> tuple[jax.Array, Totals]:
-        measured = task.measure(config, model, params, batch, key)
-        totals = {name: (jnp.sum(sums_B), jnp.sum(counts_B)) for name, (sums_B, counts_B) in measured.items()}
-        return totals["loss"][0], totals
+    def sums(part: Batch, key: jax.Array) -> tuple[Totals, Any]:
+        def loss_sum(params: Any) -> tuple[jax.Array, Totals]:
+            measured = task.measure(config, model, params, part, key)
+            totals = {name: (jnp.sum(sums_B), jnp.sum(counts_B)) for name, (sums_B, counts_B) in measured.items()}
+            return totals["loss"][0], totals
 
-    (_, totals), gradient = jax.value_and_grad(loss_sum, has_aux=True)(state.params)
+        (_, totals), gradient = jax.value_and_grad(loss_sum, has_aux=True)(state.params)
+        return totals, gradient
+
+    parts = config.train.accumulate
+    totals, gradient = sums(batch, key) if parts == 1 else _one_after_the_other(sums, batch, key, parts)
     if axis is not None:
         totals, gradient = jax.lax.psum((totals, gradient), axis)
     return totals, jax.tree.map(lambda g: g / jnp.maximum(totals["loss"][1], 1), gradient)
+
+
+def _one_after_the_other(
+    sums: Callable[[Batch, jax.Array], tuple[Totals, Any]], batch: Batch, key: jax.Array, parts: int
+) -> tuple[Totals, Any]:
+    """The sums over the parts of a batch, added up: only what one part needs for its gradient is kept at a time.
+
+    A part takes every row of which the number leaves the same rest, so that rows stay on the device they are on.
+    """
+    cut = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
+
+    def add(total: tuple[Totals, Any], part: tuple[jax.Array, Batch]) -> tuple[tuple[Totals, Any], None]:
+        number, rows = part
+        return jax.tree.map(jnp.add, total, sums(rows, jax.random.fold_in(key, number))), None
+
+    shapes = jax.eval_shape(sums, jax.tree.map(lambda a: a[0], cut), key)
+    nothing = jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), shapes)
+    return jax.lax.scan(add, nothing, (jnp.arange(parts), cut))[0]
 
 
 def _key(lane: Lane, step: jax.typing.ArrayLike) -> jax.Array:
