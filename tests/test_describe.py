@@ -1,11 +1,13 @@
 """What a config amounts to."""
 
+import jax
 import pytest
 import tiny
 
-from transformer_jax.config import FIELDS, freeze
+from transformer_jax.config import FIELDS, Resolved, freeze
 from transformer_jax.describe import describe
 from transformer_jax.errors import UserError
+from transformer_jax.forecast import collectives_of, forecast, mesh_overrides, play_devices
 
 
 def test_modules_sum_to_the_parameters_and_memory_follows():
@@ -95,3 +97,58 @@ def test_a_model_at_the_ends_of_all_ranges_is_described(end):
     values = {path: field.base_type(getattr(field.knob, end)) for path, field in numbers.items()}
     figures = describe(freeze({**values, "train.steps": 10**9, "optimizer.warmup_steps": 1}))
     assert figures["parameters"] == sum(figures["modules"].values()) > 0
+
+
+PROGRAM = """
+HloModule steps
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(f32[] %x, f32[] %y)
+}
+
+%layer (arg: (f32[4])) -> (f32[4]) {
+  %whole = f32[8,4]{1,0} all-gather(f32[1,4]{1,0} %part), dimensions={0}
+  ROOT %out = (f32[4]) tuple(%x)
+}
+
+ENTRY %main (p: f32[8]) -> f32[] {
+  %looped = (f32[4]) while((f32[4]) %begin), condition=%more, body=%layer, backend_config={"known_trip_count":{"n":"6"}}
+  %both = (f32[3]{0}, bf16[2,2]{1,0}) all-reduce(%a, %b), to_apply=%add
+  ROOT %r = f32[] add(f32[] %c, f32[] %d)
+}
+"""
+
+
+def test_what_is_exchanged_in_a_loop_counts_as_often_as_it_runs():
+    assert collectives_of(PROGRAM) == {
+        "all-gather": {"times": 6, "bytes": 6 * 8 * 4 * 4},
+        "all-reduce": {"times": 1, "bytes": 3 * 4 + 2 * 2 * 2},
+    }
+
+
+@pytest.mark.usefixtures("without_flops")
+def test_of_one_device_the_forecast_is_that_of_the_whole():
+    config = tiny.config({"data.tokens_per_batch": 512, "parallel.data": 1})
+    found = forecast(Resolved(config), memory=2**26)
+    whole = describe(config)["memory"]
+    assert found["batch"] == {"inputs": [32, 16], "targets": [32, 16]}
+    assert found["per_device"]["parameters"] == whole["parameters"]
+    assert found["per_device"]["optimizer"] == whole["optimizer"]
+    assert found["per_device"]["logits"] == 4 * 32 * 16 * 11
+    assert found["per_device"]["works"] > found["per_device"]["logits"]
+    assert found["collectives"] == {}
+    for_each = (2**26 - 3 * whole["parameters"]) / found["most_rows"]
+    assert for_each == pytest.approx(found["per_device"]["works"] / 32, rel=0.3)
+
+
+def test_a_mesh_is_given_by_its_axes():
+    assert mesh_overrides("data:8,fsdp:-1") == {"parallel.data": 8, "parallel.fsdp": -1}
+    for wrong in ("data=8", "rows:8", "data:", "fsdp:x"):
+        with pytest.raises(UserError, match="--mesh="):
+            mesh_overrides(wrong)
+
+
+def test_devices_are_played_by_a_process_that_has_none_yet():
+    assert jax.devices()
+    with pytest.raises(UserError, match="--devices=8: JAX has started"):
+        play_devices(8)

@@ -27,7 +27,7 @@ FLOORS = [
     {"checkpoint"},
     {"evaluation"},
     {"run"},
-    {"loading", "describe", "doctor", "inspection", "export", "marian"},
+    {"loading", "describe", "forecast", "doctor", "inspection", "export", "marian"},
     {"sweeps"},
     {"arguments"},
     {"cli"},

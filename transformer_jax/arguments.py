@@ -10,7 +10,7 @@ from typing import NoReturn
 from transformer_jax.errors import UserError
 from transformer_jax.run.directory import MOST_SEEDS
 
-MOST_AT_A_TIME, MOST_RESULTS, MOST_LENGTH = 1_000, 1_000, 1_000_000
+MOST_AT_A_TIME, MOST_RESULTS, MOST_LENGTH, MOST_DEVICES = 1_000, 1_000, 1_000_000, 4_096
 
 
 def flush_output() -> None:
@@ -36,6 +36,17 @@ def _text(text: str) -> str:
 
 def _path(text: str) -> Path:
     return Path(_text(text))
+
+
+def _gigabytes(text: str) -> int:
+    """Bytes of "80" or "80GB"."""
+    try:
+        size = float(text.removesuffix("GB"))
+    except ValueError:
+        size = 0.0
+    if not 0 < size < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of gigabytes, such as 80GB")
+    return int(size * 1e9)
 
 
 def _count(most: int, least: int = 1) -> Callable[[str], int]:
@@ -382,9 +393,20 @@ def make_parser() -> argparse.ArgumentParser:
 
     command = add(
         "describe", "Parameters by module, FLOPs, memory, and what is not used; nothing is trained.",
-        "describe --config=configs/base.py:no_wo",
+        "describe --config=configs/base.py:no_wo --config.model.vocab_size=37000 --devices=8 --mesh=fsdp:8",
     )  # fmt: skip
     command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
+    command.add_argument(
+        "--devices",
+        type=_count(MOST_DEVICES),
+        help="compile a training step for so many devices, which the CPU plays, and tell what each then keeps",
+    )
+    command.add_argument(
+        "--mesh", type=_text, metavar="AXIS:SIZE,...", help="with --devices: sizes of parallel.*, as data:8,fsdp:8"
+    )
+    command.add_argument(
+        "--memory", type=_gigabytes, metavar="GB", help="with --devices: of one of them, to tell the largest batch"
+    )
 
     command = add(
         "benchmark", "Run a file of benchmarks/: how fast, and beside what else.",

@@ -409,6 +409,11 @@ def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.describe import describe
     from transformer_jax.loading import load_config
 
+    if options.devices is not None:
+        return _forecast(options, overrides)
+    for option in ("mesh", "memory"):
+        if getattr(options, option) is not None:
+            raise UserError(f"--{option}: give --devices, too: it is about a step that is compiled for them.")
     figures = describe(load_config(options.config, overrides))
     memory = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in figures["memory"].items() if size)
     lines = [f"{count:>13,}  {name}" for name, count in figures["modules"].items()]
@@ -423,6 +428,35 @@ def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
         f"{sum(figures['memory'].values()) / 2**20:>13,.0f}  MiB of memory: {memory}",
     ]
     lines += [f"not used: {path}" for path in figures["not_used"]]
+    _print(options, figures, lines)
+    return 0
+
+
+def _forecast(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.config import Resolved
+    from transformer_jax.describe import describe
+    from transformer_jax.forecast import forecast, mesh_overrides, play_devices
+    from transformer_jax.loading import load_config
+
+    play_devices(options.devices)
+    config = load_config(options.config, {**overrides, **mesh_overrides(options.mesh or "")})
+    figures = {**describe(config), **forecast(Resolved(config), options.memory)}
+    mib = {name: f"{size / 2**20:>13,.1f}  MiB" for name, size in figures["per_device"].items()}
+    lines = [
+        f"{figures['parameters']:>13,}  parameters",
+        f"{' x '.join(f'{axis} {size}' for axis, size in figures['mesh'].items() if size > 1):>13}  devices",
+        *(f"{name}: {shape}" for name, shape in figures["batch"].items()),
+        "of each device:",
+        *(f"{mib[name]} of {name}" for name in ("parameters", "optimizer", "average")),
+        f"{mib['works']} a step works with beside them, as compiled for CPUs: an estimate for other devices",
+        f"{mib['logits']} of these are logits, in float32",
+        *(
+            f"{of['times']:>13,}  {kind} a step, {of['bytes'] / 2**20:,.1f} MiB"
+            for kind, of in figures["collectives"].items()
+        ),
+    ]
+    if "most_rows" in figures:
+        lines.append(f"{figures['most_rows']:>13,}  rows of a batch fit, on the line through two compiled sizes")
     _print(options, figures, lines)
     return 0
 
