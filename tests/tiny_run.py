@@ -64,6 +64,7 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
         "data.tokenizer": "characters",
         "model.num_layers": 1,
     },
+    "recurrent": {},
     "vision": {
         "data.source": "mnist(valid=24)",
         "data.directory": str(pictures.directory()),
