@@ -13,7 +13,13 @@ Hypothesis: Attention is the largest step, the more so the longer the sentence; 
 does all positions of a layer in a constant number of sequential operations, where a recurrent network takes one a word
 (Table 1).
 
-Answer: not measured.
+Answer: on short sequences nothing that can be seen. On commands of SCAN of at most 8 actions, after 1,000 steps, all
+are equal to the Transformer (99.95 ± 0.05 % exact match) within 1 point: the network that reads into one vector
+-0.35 ± 0.46 points, from both ends 0.00 ± 0.20, with attention -0.05 ± 0.30 (half of the 95 % interval; p of equality
+0.026, 0.004 and 0.008, corrected). Nor does a step differ from the one before it: both are equal within 1 point. They
+have 58,296, 57,420, 59,920 and the Transformer 59,360 parameters. (Scale small, seeds 0 to 2, commit 7565bbe907da,
+`docs/results/rnn_to_transformer`.) So the hypothesis is not tested: that needs longer sequences, and translation, which
+are not measured; nor are attention after the step, the LSTM, speed, and quality by length.
 """
 
 import dataclasses
