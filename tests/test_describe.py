@@ -7,7 +7,7 @@ import tiny
 from transformer_jax.config import FIELDS, Resolved, freeze
 from transformer_jax.describe import describe
 from transformer_jax.errors import UserError
-from transformer_jax.forecast import collectives_of, forecast, mesh_overrides, play_devices
+from transformer_jax.forecast import collectives_of, flops_per_step, forecast, mesh_overrides, play_devices
 
 
 def test_modules_sum_to_the_parameters_and_memory_follows():
@@ -139,6 +139,16 @@ def test_of_one_device_the_forecast_is_that_of_the_whole():
     assert found["collectives"] == {}
     for_each = (2**26 - 3 * whole["parameters"]) / found["most_rows"]
     assert for_each == pytest.approx(found["per_device"]["works"] / 32, rel=0.3)
+
+
+def test_flops_of_a_step_count_a_decoders_own_pairs_half_and_those_across_whole():
+    rows, width, heads = 32, 16, 2 * (4 + 4)
+    pairs = {"encoder": 1, "decoder": 2 / 2, "cross": 2}  # times layers
+    between = 3 * 2 * sum(pairs.values()) * rows * width**2 * heads
+    config = Resolved(tiny.config({"data.tokens_per_batch": rows * width}))
+    assert flops_per_step(config, {"inputs": 5, "targets": 7}) == rows * width * 12 + between
+    images = Resolved(tiny.config({"model.family": "vision", "data.source": "digits", "data.tokens_per_batch": rows}))
+    assert flops_per_step(images, {"example": 5}) == rows * 5
 
 
 def test_a_mesh_is_given_by_its_axes():

@@ -435,15 +435,17 @@ def _describe(options: argparse.Namespace, overrides: Overrides) -> int:
 def _forecast(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.config import Resolved
     from transformer_jax.describe import describe
-    from transformer_jax.forecast import forecast, mesh_overrides, play_devices
+    from transformer_jax.forecast import FLOPS, flops_per_step, forecast, mesh_overrides, play_devices
     from transformer_jax.loading import load_config
 
     play_devices(options.devices)
     config = load_config(options.config, {**overrides, **mesh_overrides(options.mesh or "")})
     figures = {**describe(config), **forecast(Resolved(config), options.memory)}
+    figures["flops_per_step"] = flops_per_step(Resolved(config), figures["flops_per_token"])
     mib = {name: f"{size / 2**20:>13,.1f}  MiB" for name, size in figures["per_device"].items()}
     lines = [
         f"{figures['parameters']:>13,}  parameters",
+        f"{figures['flops_per_step']:>13,.3g}  FLOPs a step of all devices: {FLOPS}",
         f"{' x '.join(f'{axis} {size}' for axis, size in figures['mesh'].items() if size > 1):>13}  devices",
         *(f"{name}: {shape}" for name, shape in figures["batch"].items()),
         "of each device:",

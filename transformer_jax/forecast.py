@@ -8,7 +8,7 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -107,6 +107,28 @@ def forecast(config: Resolved, memory: int | None = None) -> dict[str, Any]:
         fit = rows + (memory - sum(kept.values()) - working) / for_each
         found["most_rows"] = max(0, int(fit // multiple * multiple))
     return found
+
+
+FLOPS = (
+    "3 (2 weights tokens + 2 pairs heads (d_k + d_v)): weights that a token meets, the softmax's table too; pairs of "
+    "tokens by attention, half of them in a decoder's own, all in an encoder and across; backwards twice as many"
+)
+
+
+def flops_per_step(config: Resolved, flops_per_token: Mapping[str, int]) -> int:
+    """FLOPs of a step, by the formula FLOPS, on a batch of the longest examples without padding.
+
+    Args:
+      flops_per_token: as `describe` finds them, without attention between tokens.
+    """
+    rows, width = _rows(config), _width(config)
+    if "example" in flops_per_token:
+        return rows * flops_per_token["example"]
+    pairs = sum(
+        depth * rows * width**2 // (2 if place == "decoder" else 1) for place, depth in config.model.depths.items()
+    )
+    between = 2 * pairs * config.model.num_heads * sum(config.model.head_widths) if pairs else 0
+    return rows * width * sum(flops_per_token.values()) + 3 * between
 
 
 def _rows(config: Resolved) -> int:
