@@ -11,7 +11,7 @@ import tiny_run
 
 from transformer_jax import cli
 from transformer_jax.inspection.heads import Head, curve, heads_of, importance, masks, nll_without
-from transformer_jax.inspection.sites import factors, sites_of
+from transformer_jax.inspection.sites import at, factors, sites_of
 from transformer_jax.models.build import build_model
 from transformer_jax.run.saved import open_run
 
@@ -37,7 +37,7 @@ def test_a_factor_of_0_is_a_head_that_is_not_there_in_training_and_in_writing():
     config = tiny.config()
     model, params, sites = build_model(config.model), tiny.params(config), sites_of(config)
     of_place = {place: mask[0] for place, mask in masks(sites, [LEFT_OUT]).items()}
-    masked = dataclasses.replace(model, heads=factors(sites, of_place))
+    masked = dataclasses.replace(model, given={"heads": factors(sites, of_place)})
     batch = jax.tree.map(jnp.asarray, tiny.batch())
     pruned = without(params, sites, LEFT_OUT)
     with jax.disable_jit():
@@ -53,6 +53,28 @@ def test_a_factor_of_0_is_a_head_that_is_not_there_in_training_and_in_writing():
         context, cache = model.start(params, batch, 1, 3)
         unmasked = model.read(params, jnp.asarray([[2, 5]] * 4), context, cache)[0]
     assert np.abs(np.asarray(unmasked - steps[0])).max() > 0.1
+
+
+@pytest.mark.parametrize("attention", ["bahdanau", "luong"])
+def test_a_factor_of_0_leaves_out_a_head_of_a_recurrent_network(attention):
+    slots = {"model.context": attention, "model.attention.output_projection": "linear"}
+    config = tiny.config({**tiny.of_family("recurrent"), **slots})
+    model, params, sites = build_model(config.model), tiny.params(config), sites_of(config)
+    assert sites["cross"][1:] == (1, 2)
+    mask = {place: mask[0] for place, mask in masks(sites, [[Head("cross", 0, 1)]]).items()}
+    batch = jax.tree.map(jnp.asarray, tiny.batch_of(config))
+    with jax.disable_jit():
+        _, seen = model.look(params, batch)
+        masked = dataclasses.replace(model, given={"heads": factors(sites, mask)}).apply(params, batch)
+        plain = model.apply(params, batch)
+        kernel = params["decoder"]["context"]["cross_attention"]["out"]["kernel"]
+        params["decoder"]["context"]["cross_attention"]["out"]["kernel"] = kernel.at[1].set(0)
+        np.testing.assert_allclose(masked, model.apply(params, batch), atol=1e-5)
+    assert np.abs(np.asarray(masked - plain)).max() > 0.01
+    weights = at(sites["cross"], "weights", seen)
+    assert weights.shape == (1, 4, 2, 5, 6)
+    real = np.asarray(batch["targets"]) != 0
+    np.testing.assert_allclose(np.moveaxis(np.asarray(weights[0]).sum(-1), 2, 1)[real], 1, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

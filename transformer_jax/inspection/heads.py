@@ -146,7 +146,7 @@ def nll_without(
 
     def measure(config: Resolved, model: Model, params: Any, batch: Batch) -> Any:
         def without(mask: Any) -> jax.Array:
-            return _nll(config, dataclasses.replace(model, heads=factors(sites, mask)), params, batch)[0]
+            return _nll(config, dataclasses.replace(model, given={"heads": factors(sites, mask)}), params, batch)[0]
 
         sums_MB = jax.lax.map(without, masks_M, batch_size=AT_A_TIME)
         return jnp.swapaxes(sums_MB, 0, 1), _nll(config, model, params, batch)[1]
@@ -165,7 +165,9 @@ def gradients_of(
         ones = {place: jnp.ones((site.layers, size, site.heads)) for place, site in sites.items()}
 
         def total(of_place: Any) -> jax.Array:
-            sums_B, counts_B = _nll(config, dataclasses.replace(model, heads=factors(sites, of_place)), params, batch)
+            sums_B, counts_B = _nll(
+                config, dataclasses.replace(model, given={"heads": factors(sites, of_place)}), params, batch
+            )
             return jnp.sum(sums_B / jnp.maximum(counts_B, 1))  # examples do not see each other
 
         return {place: jnp.moveaxis(found, 1, 0) for place, found in jax.grad(total)(ones).items()}

@@ -19,12 +19,14 @@ from transformer_jax.tasks import task_of
 
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
 assert len(SPECIALS) == NUM_SPECIALS
+LAYERS = "layers"
+"""In the path of what is part of a layer."""
 WITH_SOURCE = "cross"
 """The place of models that write one sequence after another that they have read."""
 
 
 class Site(NamedTuple):
-    """A place of attention.
+    """A place of attention. Where it is not part of layers, it counts as one.
 
     Attributes:
       path: of its modules; in the trees of parameters and of what a model had in between.
@@ -46,11 +48,12 @@ def sites_of(config: Resolved) -> dict[str, Site]:
     found = {_place(path, config.model): (path, weights) for path, weights in _with("weights", seen)}
     if not found:
         raise UserError(f"model.family = {config.model.family!r}: this model has no attention that could be looked at.")
-    return {
-        place: Site(found[place][0], found[place][1].shape[0], found[place][1].shape[2])
-        for place in config.model.places
-        if place in found
-    }
+    return {place: _site(*found[place]) for place in config.model.places if place in found}
+
+
+def _site(path: tuple[str, ...], weights: Any) -> Site:
+    layered = LAYERS in path
+    return Site(path, weights.shape[0] if layered else 1, weights.shape[1 + layered])
 
 
 def _with(name: str, tree: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -70,21 +73,23 @@ def _place(path: tuple[str, ...], model: ModelConfig) -> str:
 
 
 def at(site: Site, name: str, seen: Any) -> jax.Array:
-    """[L, B, ...]: what the attention of a site tells of, in what a model had in between."""
+    """[L, B, H, T, S]: "weights" or "scores" of a site, in what a model had in between."""
     for key in site.path:
         seen = seen[key]
     found: jax.Array = seen[name][0]
-    return found
+    if LAYERS in site.path:
+        return found
+    return found.reshape(1, *found.shape[:3], found.shape[-1])  # one that asks step by step tells of [B, H, T, 1, S]
 
 
 def factors(sites: Mapping[str, Site], of_place: Mapping[str, Any]) -> dict[str, Any]:
-    """`Model.heads` of the factors of each place, [L, H] or [L, B, H]."""
+    """What `Model.given` may hold as "heads": the factors of each place, [L, H] or [L, B, H]."""
     tree: dict[str, Any] = {}
     for place, factor in of_place.items():
         branch = tree
         for key in sites[place].path:
             branch = branch.setdefault(key, {})
-        branch["factor"] = factor
+        branch["factor"] = factor if LAYERS in sites[place].path else factor[0]
     return tree
 
 

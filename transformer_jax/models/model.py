@@ -1,11 +1,13 @@
 """A model as pure functions of its parameters: what tasks and training know of it."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from transformer_jax.models.stack import KEPT
 from transformer_jax.models.tokens import Batch
@@ -23,12 +25,13 @@ class Model:
     """A Linen module. `start` and `step` are there for modules that can write token by token.
 
     Attributes:
-      heads: what the output of each head is multiplied by, by the path of its attention: {..., "factor": [layer, H]},
-        or [layer, B, H]. None: by nothing.
+      given: for experiments with a trained model; by the path of who it is for, with the axis of layers in front.
+        "heads": {"factor": float32[layer, H] or [layer, B, H]} of attention, by which its heads are multiplied.
+        "patches": {"instead", "here"} of any module, [layer, ...]: what it returns instead, and where; see `patched`.
     """
 
     module: nn.Module
-    heads: Any = None
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def init(self, key: jax.Array, batch: Batch) -> Params:
         """Initial parameters. The same path and shape start equal for the same key in every variant."""
@@ -53,7 +56,7 @@ class Model:
         return said, seen.get("intermediates", {})
 
     def _given(self, params: Params) -> dict[str, Any]:
-        return {"params": params} if self.heads is None else {"params": params, "heads": self.heads}
+        return {"params": params, **self.given}
 
     def start(self, params: Params, batch: Batch, width: int, length: int) -> tuple[Context, Cache]:
         """What is known before the first token, for `width` hypotheses an example of at most `length` tokens each."""
@@ -70,3 +73,18 @@ class Model:
         variables = {**self._given(params), "context": context, "cache": cache}
         logits_BTC, changed = self.module.apply(variables, tokens_BT, method="step", mutable=["cache"])
         return logits_BTC, changed["cache"]
+
+
+@contextlib.contextmanager
+def patched() -> Iterator[None]:
+    """Within, a module that is given a patch returns what it is given `instead`, where `here` is true."""
+
+    def patch(function: Any, arguments: Any, options: Any, context: Any) -> Any:
+        said, module = function(*arguments, **options), context.module
+        if context.method_name != "__call__" or not module.has_variable("patches", "instead"):
+            return said
+        instead, here = (module.get_variable("patches", name) for name in ("instead", "here"))
+        return jnp.where(here, instead, said).astype(said.dtype)
+
+    with nn.intercept_methods(patch):
+        yield

@@ -76,7 +76,7 @@ def recur(
 
     scan = nn.scan(
         step_of_sentence,
-        variable_broadcast="params",
+        variable_broadcast=["params", "heads"],
         variable_axes={"intermediates": 2},
         split_rngs={"params": False, "dropout": True},
         in_axes=1,

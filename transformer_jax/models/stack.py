@@ -6,8 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-GIVEN = ("params", "heads")
-"""What a caller gives: parameters, and what the output of each head is multiplied by, where it is to be."""
+GIVEN = ("params", "heads", "patches")
+"""What a caller gives: parameters and, where one experiments with a trained model, what `Model.given` may hold."""
 COLLECTIONS: Mapping[Any, int] = {**dict.fromkeys(GIVEN, 0), "intermediates": 0}
 """What each layer has of its own; the arrays of all layers are stacked along the first axis."""
 KEPT = ("context", "cache")
