@@ -163,6 +163,20 @@ def make_parser() -> argparse.ArgumentParser:
             help="runs trained together in one program; 1: one after another (default: the faster)",
         )
 
+    def add_processes(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--coordinator",
+            type=_some,
+            metavar="HOST:PORT",
+            help="of the first of several processes that share the work",
+        )
+        command.add_argument("--num-processes", type=_count(MOST_LENGTH), help="how many they are")
+        command.add_argument(
+            "--process-id",
+            type=_count(MOST_LENGTH, least=0),
+            help="which this one is, from 0 (under srun, and on TPU pods, none of the three is needed)",
+        )
+
     config_help = "config file, and a row of its ROWS; --config.a.b=value changes any field but what the row sets"
     command = add(
         "train", "Train and evaluate one run, or resume it.",
@@ -170,6 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("--config", type=_text, metavar="FILE[:ROW]", required=True, help=config_help)
     add_run(command)
+    add_processes(command)
     command.add_argument(
         "--allow-config-change", metavar="FIELD,...", default="", help="fields that may differ from the run's config"
     )
@@ -186,6 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
         "evaluate --workdir=runs/no_wo --checkpoint=best --split=test",
     )  # fmt: skip
     add_run(command, checkpoint=True)
+    add_processes(command)
     command.add_argument("--split", default="test", help="train, valid or test")
     command.add_argument("--source", type=_path, help="a file of sentences, one a line")
     command.add_argument("--reference", type=_path, help="their translations")

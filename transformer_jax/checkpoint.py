@@ -92,7 +92,7 @@ class Checkpoints:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         try:
-            with ocp.PyTreeCheckpointer() as checkpointer:
+            with _checkpointer() as checkpointer:
                 checkpointer.save(unfinished / STATE, state)
             (unfinished / PROGRESS).write_text(remembered)
             (unfinished / MANIFEST).write_text(to_json(_hashes(unfinished), indent=1))
@@ -262,8 +262,17 @@ def _quiet_orbax() -> None:
     sys.unraisablehook = not_of_orbax
 
 
+def _checkpointer() -> ocp.Checkpointer:
+    """Writes and reads by this process alone, also where it has others, which Orbax would wait for."""
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    return ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(multiprocessing_options=options), multiprocessing_options=options
+    )
+
+
 def _read_state(path: Path, template: Tree) -> Tree:
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         try:
             _check_arrays(path, checkpointer.metadata(path).item_metadata.tree, template)
             item = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), template)

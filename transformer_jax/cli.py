@@ -129,29 +129,65 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, Overrides]:
 
 def _train(options: argparse.Namespace, overrides: Overrides) -> int:
     from transformer_jax.loading import load_config
+    from transformer_jax.parallel.peers import is_first
     from transformer_jax.run.train import train
 
     config = load_config(options.config, overrides)
     allowed = [name.strip() for name in options.allow_config_change.split(",") if name.strip()]
-    how = {"allow_config_change": allowed, "profile": options.profile_steps, "say": _say(options)}
-    result = train(config, options.workdir, **how)
+    with _joined(options) as say:
+        how = {"allow_config_change": allowed, "profile": options.profile_steps, "say": say}
+        result = train(config, options.workdir, **how)
+        if not is_first():
+            return 0
     skipped = f", of which {result['skipped']} were skipped" if result.get("skipped") else ""
     _print(options, result, [f"{options.workdir}: {result['status']} after {result['steps']} steps{skipped}"])
     return 1 if result["status"] == "diverged" else 0
 
 
-def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
-    from transformer_jax.run.saved import evaluate_run, watch_run
+@contextlib.contextmanager
+def _joined(options: argparse.Namespace) -> Iterator[Callable[[str], None]]:
+    """With the other processes of a run, if there are any; of what is said, the first one says all."""
+    from transformer_jax.parallel.peers import is_first, joined
 
-    how = {"split": options.split, "source": options.source, "reference": options.reference, "overrides": overrides}
+    say = _say(options)
+    with joined(_peers(options), say):
+        yield say if is_first() else _nothing
+
+
+def _peers(options: argparse.Namespace) -> Any:
+    from transformer_jax.parallel.peers import find_peers
+
+    return find_peers(options.coordinator, options.num_processes, options.process_id, os.environ)
+
+
+def _evaluate(options: argparse.Namespace, overrides: Overrides) -> int:
+    from transformer_jax.parallel.peers import is_first
+    from transformer_jax.run.saved import evaluate_run, to_standard_error, watch_run
+
+    how: dict[str, Any] = {
+        "split": options.split,
+        "source": options.source,
+        "reference": options.reference,
+        "overrides": overrides,
+    }
     if options.watch and options.checkpoint is not None:
         raise UserError("--watch scores every checkpoint: leave --checkpoint out.")
     if options.watch:
+        if _peers(options) is not None:
+            raise UserError("--watch is of one process: leave it out, or start one alone.")
         for result in watch_run(options.workdir, **how):
             _print_scores(options, result)
-    else:
-        _print_scores(options, evaluate_run(options.workdir, checkpoint=options.checkpoint, **how))
+        return 0
+    with _joined(options):
+        told = to_standard_error if is_first() else _nothing
+        result = evaluate_run(options.workdir, checkpoint=options.checkpoint, say=told, **how)
+        if is_first():
+            _print_scores(options, result)
     return 0
+
+
+def _nothing(line: str) -> None:
+    """What the processes after the first one say."""
 
 
 def _print_scores(options: argparse.Namespace, result: dict[str, Any]) -> None:

@@ -240,6 +240,6 @@ def test_a_mesh_that_cannot_be_is_refused(overrides, lanes, words):
 
 
 def test_parameters_are_split_under_jit_alone(monkeypatch):
-    monkeypatch.setattr("jax.local_device_count", lambda: 8)
+    monkeypatch.setattr("jax.device_count", lambda: 8)
     with pytest.raises(UserError, match=r"parallel\.tensor = 2 needs parallel\.strategy = 'jit'"):
         make_layout(freeze({"parallel.strategy": "pmap", "parallel.tensor": 2}))

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -316,3 +317,16 @@ def test_a_sweep_on_a_real_slurm_is_preempted_stopped_cancelled_and_completed(tm
 
 def planned(work: Path, row: str) -> Planned:
     return Planned(row, tiny_run.config(), run_directory_of(work, row, 0), "")
+
+
+@pytest.mark.long
+def test_the_tasks_of_srun_train_one_run(tmp_path, real_slurm):
+    """Without further options; each uses one device."""
+    config = tiny_run.write_config_file(
+        tmp_path / "tiny.py", {"train.steps": 8, "evaluate.decode_every": None, "evaluate.checkpoint": "last"}
+    )
+    command = [sys.executable, "-m", "transformer_jax.cli", "train", f"--config={config}", f"--workdir={tmp_path}/run"]
+    said = slurm_says("srun", "--ntasks=2", "--chdir=/", "--export=ALL,JAX_NUM_CPU_DEVICES=1", *command)
+    assert all(f"Process {k} of 2: 1 x cpu" in said for k in (0, 1))
+    assert said.count("finished after 8 steps") == 1
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["executed"]["processes"] == 2

@@ -18,6 +18,7 @@ from transformer_jax.config import Config
 from transformer_jax.errors import UserError
 from transformer_jax.parallel.mesh import mesh_sizes
 from transformer_jax.parallel.rules import AXES, DATA, EXAMPLES, FSDP, POPULATION, TENSOR, specs, spread
+from transformer_jax.parallel.transfer import devices_of_all, to_devices, to_host
 
 Tree = Any
 Function = Callable[..., Tree]
@@ -94,7 +95,7 @@ class JitLayout:
             tuple(self.sizes[axis] for axis in AXES),
             AXES,
             axis_types=(AxisType.Auto,) * len(AXES),
-            devices=jax.devices()[: self.devices],
+            devices=devices_of_all(self.devices),
         )
         self._of_lanes = self._sharding(POPULATION)
         self._batches = self._sharding(POPULATION, None, EXAMPLES)
@@ -122,7 +123,8 @@ class JitLayout:
 
     def init(self, make_state: Function, lanes: Tree) -> Tree:
         made = self._over_lanes(make_state, (0,))
-        return jax.jit(made, out_shardings=self.shardings(jax.eval_shape(made, lanes)))(lanes)
+        shardings = self.shardings(jax.eval_shape(made, lanes))
+        return jax.jit(made, out_shardings=shardings)(to_devices(lanes, self._of_lanes))
 
     def compile_steps(self, build_steps: Function) -> Function:
         of_lanes = self._over_lanes(build_steps(), (0, 0, 0, None))
@@ -131,26 +133,37 @@ class JitLayout:
             state, measured = of_lanes(state, batches, lanes, count)
             return jax.lax.with_sharding_constraint(state, self.shardings(state)), measured
 
-        return jax.jit(
+        compiled = jax.jit(
             steps,
             in_shardings=(None, self._batches, self._of_lanes, self._sharding()),
             donate_argnums=0,
             compiler_options=self._options,
         )
+        if jax.process_count() == 1:
+            return compiled
+
+        def steps_of_all(state: Tree, batches: Tree, lanes: Tree, count: int) -> tuple[Tree, Tree]:
+            shared = to_devices(batches, self._batches), to_devices(lanes, self._of_lanes)
+            return compiled(state, *shared, to_devices(np.int32(count), self._sharding()))
+
+        return steps_of_all
 
     def compile_rows(self, function: Function, shared: bool = True) -> Callable[[Tree, Tree], Tree]:
+        examples = self._examples if shared else self._examples_of_lanes
         compiled = jax.jit(
             self._over_lanes(function, (0, None if shared else 0)),
-            in_shardings=(None, self._examples if shared else self._examples_of_lanes),
+            in_shardings=(None, examples),
             compiler_options=self._options,
         )
-        return lambda trained, batch: jax.device_get(compiled(trained, batch))
+        if jax.process_count() == 1:
+            return lambda trained, batch: jax.device_get(compiled(trained, batch))
+        return lambda trained, batch: to_host(compiled(trained, to_devices(batch, examples)))
 
     def put(self, state: Tree) -> Tree:
-        return jax.device_put(state, self.shardings(state))
+        return to_devices(state, self.shardings(state))
 
     def get(self, state: Tree) -> Tree:
-        return jax.device_get(state)
+        return to_host(state)
 
 
 class PmapLayout:
@@ -212,7 +225,7 @@ def make_layout(config: Config, lanes: int = 1) -> Layout:
     """
     if lanes > 1:
         check_takes_lanes(config)
-    sizes = mesh_sizes(config, lanes, jax.local_device_count())
+    sizes = mesh_sizes(config, lanes, jax.device_count())
     if config.parallel.strategy == "jit":
         return JitLayout(**sizes, lanes=lanes, deterministic=config.train.deterministic)
     if config.train.deterministic:
@@ -223,6 +236,8 @@ def make_layout(config: Config, lanes: int = 1) -> Layout:
                 f"parallel.{axis} = {sizes[axis]} needs parallel.strategy = 'jit': under 'pmap' every device keeps all "
                 "parameters."
             )
+    if jax.process_count() > 1:
+        raise UserError("parallel.strategy = 'pmap' is of one process: several need 'jit'.")
     return PmapLayout(sizes[DATA])
 
 

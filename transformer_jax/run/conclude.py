@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from transformer_jax.evaluation.evaluator import Trained
+from transformer_jax.parallel.peers import Stop
 from transformer_jax.run.compile import Program, count_parameters, stack
-from transformer_jax.run.directory import PREDICTIONS, RESULT, write_json, write_lines
 from transformer_jax.run.identity import run_key
 from transformer_jax.run.interruption import Interruption
 from transformer_jax.run.provenance import commit
 from transformer_jax.run.record import RunRecord
-from transformer_jax.run.saved import load_params
+from transformer_jax.run.saved import load_for_all
 from transformer_jax.strict_json import only_finite
 from transformer_jax.tasks.writing import what_was_cut_off
 from transformer_jax.training.state import Lane
@@ -22,7 +22,7 @@ MOST_SKIPPED = 0.1
 """Share of the steps of a run that may be left out; with more it is not what its config describes, and has no score."""
 
 
-def conclude(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[int], say: Say) -> list[Result]:
+def conclude(program: Program, runs: list[RunRecord], lanes: Lane, stop: Stop, say: Say) -> list[Result]:
     """Evaluates every split with the parameters that `evaluate.checkpoint` names, and writes result.json."""
     started = time.perf_counter()
     choice = program.config.evaluate.checkpoint
@@ -31,9 +31,8 @@ def conclude(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[in
         if choice == "best":
             _look_for_best(run, say)
     # A run that diverged has no score; its last good state only fills its lane.
-    choices = [choice if run.progress.status == "finished" else "last" for run in runs]
-    params = stack([load_params(run.workdir, c) for run, c in zip(runs, choices, strict=True)])
-    trained = program.layout.put(Trained(params, lanes))
+    chosen = [(run.workdir, choice if run.progress.status == "finished" else "last") for run in runs]
+    trained = program.layout.put(Trained(stack(load_for_all(program.config, chosen)), lanes))
     measured: dict[str, list[dict[str, Any]]] = {}
     for split in [name for name in ("valid", "test") if name in program.dataset.splits]:
         if stop:
@@ -42,7 +41,7 @@ def conclude(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[in
         for lane, run in enumerate(runs):
             if run.progress.status == "finished":
                 if texts is not None:
-                    write_lines(run.workdir / PREDICTIONS / f"{split}.txt", texts[lane])
+                    run.write_texts(split, texts[lane])
                 which = "" if len(runs) == 1 else f" of {run.workdir}"
                 say(f"{choice} checkpoint{which}  {split}  {describe_metrics(measured[split][lane])}")
                 for line in what_was_cut_off(split, measured[split][lane], program.dataset.splits[split], run.config):
@@ -69,8 +68,7 @@ def conclude(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[in
             "executed_before": progress.executions[:-1],
             "commit": commit(),
         }
-        run.log.close()
-        write_json(run.workdir / RESULT, result)  # last: a sweep may end this process as soon as it is there
+        run.finish(result)
         results.append(result)
     return results
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 STOPPED, ABORTED = 75, 130
@@ -22,8 +22,8 @@ class Interruption(Exception):  # noqa: N818 - nothing went wrong
 
 
 @contextlib.contextmanager
-def stop_requested() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM asks to stop; the second SIGINT does what it did before."""
+def stop_requested(signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[list[int]]:
+    """A list that fills when one of the signals asks to stop; the second SIGINT does what it did before."""
     received: list[int] = []
     _listening.append(received)
 
@@ -37,7 +37,7 @@ def stop_requested() -> Iterator[list[int]]:
 
     previous: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not the main thread: whoever started it handles signals
-        for asked in (signal.SIGINT, signal.SIGTERM):
+        for asked in signals:
             previous[asked] = signal.signal(asked, handle)
     try:
         yield received

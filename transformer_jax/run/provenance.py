@@ -23,6 +23,7 @@ def executed(program: Program) -> dict[str, Any]:
         "platform": device.platform,
         "device_kind": device.device_kind,
         "devices": program.layout.devices,
+        **({"processes": jax.process_count()} if jax.process_count() > 1 else {}),
         "cpus": len(available_cpus()),
         "lanes": program.layout.lanes,
         "traced": list(program.traced),

@@ -6,11 +6,15 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from transformer_jax.checkpoint import Checkpoints, is_scheduled, parse_checkpoint
 from transformer_jax.config import Resolved, to_dict
 from transformer_jax.errors import UserError
+from transformer_jax.parallel.peers import is_first
 from transformer_jax.run.compile import Program
-from transformer_jax.run.directory import ASSETS, CHECKPOINTS, DATA, RESULT, write_json
+from transformer_jax.run.directory import ASSETS, CHECKPOINTS, DATA, PREDICTIONS, RESULT, write_json, write_lines
+from transformer_jax.run.divergence import report_divergence
 from transformer_jax.run.identity import NUMERICS, TRAINED, check_origin, check_trained, write_config
 from transformer_jax.run.log import Log
 from transformer_jax.run.progress import Progress
@@ -21,19 +25,37 @@ Say = Callable[[str], None]
 
 
 class RunRecord:
-    """Writes what a run leaves on disk."""
+    """What is remembered of a run while it is trained; its first process writes what the run leaves on disk."""
+
+    log: Log
+    checkpoints: Checkpoints
 
     def __init__(self, config: Resolved, workdir: Path, program: Program, allowed: Collection[str], say: Say):
         self.config, self.workdir = config, workdir
         self._allowed, self.say = allowed, say
-        check_origin(workdir, program.dataset.fingerprint)
-        self._write_data(program)
-        self.log = Log(workdir)
-        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, warn=say)
         self.progress = Progress([executed(program)])
         self.complete = False  # no longer training, and the last state is saved
         self.skipped = 0  # steps of the last saved state whose update was left out
         self._saved_best: int | None = None  # the best step that has its checkpoint
+        self._writes = is_first()
+
+    def open(self, program: Program) -> None:
+        """Lays down what every run has, once its directory is held. At the first process only, as what reads it."""
+        check_origin(self.workdir, program.dataset.fingerprint)
+        self._write_data(program)
+        self.log = Log(self.workdir)
+        self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, warn=self.say)
+
+    def told(self) -> dict[str, Any]:
+        """What the other processes must know of a run that resumes."""
+        return {**dataclasses.asdict(self.progress), "skipped": self.skipped}
+
+    def follow(self, told: dict[str, Any]) -> None:
+        """What `told` was at the first process holds here, too."""
+        if self._writes:
+            return
+        self.progress = Progress.from_json(told, "what the first process says")
+        self.complete, self.skipped = not self.progress.open, told["skipped"]
 
     def was_open(self, step: int) -> bool:
         """Whether the run was still training when it saved at `step`."""
@@ -133,13 +155,36 @@ class RunRecord:
         progress = self.progress
         progress.last_step = step if progress.open else progress.last_step
         self.skipped = int(state.skipped)
-        self.log.sync()
-        self.checkpoints.save(step, state, {**dataclasses.asdict(progress), TRAINED: to_dict(self.config)})
+        if self._writes:
+            self.log.sync()
+            self.checkpoints.save(step, state, {**dataclasses.asdict(progress), TRAINED: to_dict(self.config)})
         self._saved_best, self.complete = progress.best_step, not progress.open
+
+    def wait(self) -> None:
+        """Until the last save is complete."""
+        if self._writes:
+            self.checkpoints.wait()
 
     def prune(self) -> None:
         """Deletes checkpoints but the newest, the best and the last `train.keep_last`."""
-        self.checkpoints.prune(self.config.train, self._saved_best)
+        if self._writes:
+            self.checkpoints.prune(self.config.train, self._saved_best)
+
+    def write_texts(self, split: str, texts: list[str]) -> None:
+        """What the model writes for each example of a split."""
+        if self._writes:
+            write_lines(self.workdir / PREDICTIONS / f"{split}.txt", texts)
+
+    def report_divergence(self, step: int, totals: dict[str, Any], batch: dict[str, np.ndarray]) -> None:
+        """Writes and says which step was not finite."""
+        if self._writes:
+            self.say(report_divergence(self.workdir, step, self.config.seed, totals, batch))
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes result.json, last: a sweep may end this process as soon as it is there."""
+        if self._writes:
+            self.log.close()
+            write_json(self.workdir / RESULT, result)
 
     def log_window(self, step: int) -> dict[str, Any]:
         """Writes the means of the steps since the last line."""
@@ -151,6 +196,7 @@ class RunRecord:
         self.progress.note_evaluation(self.config, step, metrics)
 
     def _write(self, line: dict[str, Any]) -> dict[str, Any]:
-        self.log.write(line)
+        if self._writes:
+            self.log.write(line)
         self.progress.lines += 1
         return line

@@ -18,6 +18,7 @@ from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
 from transformer_jax.parallel.layout import Layout, make_layout
+from transformer_jax.parallel.peers import arrays_of_first, is_first, of_first
 from transformer_jax.run.compile import stack, state_template
 from transformer_jax.run.directory import ASSETS, CHECKPOINTS, DATA, PREDICTIONS, RESULT, write_lines
 from transformer_jax.run.identity import IMPORTED, MEANING, check_understood, read_config, recorded
@@ -59,6 +60,13 @@ def load_params(workdir: Path, choice: str) -> Any:
                 raise
         else:
             return params[0] if len(params) == 1 else average(params)
+
+
+def load_for_all(config: Resolved, chosen: Sequence[tuple[Path, str]]) -> list[Any]:
+    """`load_params` of each run and choice; where there are several processes, the first one reads for all."""
+    found: list[Any] = []
+    of_first(lambda: found.extend(load_params(workdir, choice) for workdir, choice in chosen))
+    return list(arrays_of_first(found or None, [state_template(config).params] * len(chosen)))
 
 
 def _check_config(workdir: Path, config: Config, checkpoints: Checkpoints, steps: list[int]) -> None:
@@ -109,7 +117,7 @@ class SavedRun:
     def load(self, checkpoint: str | None) -> tuple[str, Trained]:
         """The checkpoint that is meant (None: what `evaluate.checkpoint` says), on the devices."""
         choice = checkpoint or self.config.evaluate.checkpoint
-        params = stack([load_params(self.workdir, choice)])
+        params = stack(load_for_all(self.config, [(self.workdir, choice)]))
         return choice, self.layout.put(Trained(params, lanes_of([self.config])))
 
     def encode(self, sources: list[str], references: list[str]) -> Examples:
@@ -241,7 +249,8 @@ def _evaluate(run: SavedRun, checkpoint: str | None, judged: Judged, say: Say) -
     }
     if texts is not None:
         path = run.workdir / PREDICTIONS / f"{judged.predictions}.{choice.replace(':', '_')}.txt"
-        write_lines(path, texts[0])
+        if is_first():
+            write_lines(path, texts[0])
         result["predictions"] = str(path)
     return result
 

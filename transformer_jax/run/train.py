@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformer_jax.checkpoint import is_scheduled
 from transformer_jax.config import Config, TrainConfig, field_at, fields_of
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Trained
+from transformer_jax.parallel.peers import Stop, StopTogether, arrays_of_first, check_same, of_first, signals_to_stop
 from transformer_jax.run.compile import Program, compile_program, count_parameters, stack, state_template, unstack
 from transformer_jax.run.conclude import Result, conclude, describe_metrics
 from transformer_jax.run.directory import (
@@ -21,11 +23,8 @@ from transformer_jax.run.directory import (
     CONFIG,
     DATA,
     METRICS,
-    PREDICTIONS,
     RESULT,
-    write_lines,
 )
-from transformer_jax.run.divergence import report_divergence
 from transformer_jax.run.identity import config_changes, is_result_of, read_result
 from transformer_jax.run.interruption import Interruption, stop_requested
 from transformer_jax.run.lock import locked
@@ -84,21 +83,17 @@ def train_lanes(
     if profile is not None:
         check_window(profile, 0, configs[0].train.steps)
     commit()  # that of the files as they are now, not when the run ends
-    changed = [_changes(c, w, allow_config_change) for c, w in zip(configs, workdirs, strict=True)]
-    if not any(changed) and all((workdir / RESULT).is_file() for workdir in workdirs):
-        if profile is not None:
-            check_window(profile, configs[0].train.steps, configs[0].train.steps)
-        say(f"{', '.join(map(str, workdirs))}: is finished already.")
-        return [read_result(workdir) for workdir in workdirs]
+    if finished := of_first(lambda: _finished(configs, workdirs, allow_config_change, profile, say)):
+        return list(finished)
     with contextlib.ExitStack() as held:
         if program is None:
             assets = load_assets(workdirs[0], configs[0])
             program = compile_program(configs[0], len(configs), assets, differing(configs))
         resolved = [resolve_config(config, program.dataset.assets) for config in configs]
-        for workdir in workdirs:
-            held.enter_context(locked(workdir))
-        stop = held.enter_context(stop_requested())
         runs = [RunRecord(c, w, program, allow_config_change, say) for c, w in zip(resolved, workdirs, strict=True)]
+        of_first(functools.partial(_open, runs, program, held))
+        stop = StopTogether(held.enter_context(stop_requested(signals_to_stop())))
+        check_same(program.dataset.fingerprint, program.dataset.assets.fingerprint)
         say(_introduction(program))
         for line in program.dataset.losses(program.config.data.max_length):
             say(line)
@@ -108,6 +103,27 @@ def train_lanes(
             program = dataclasses.replace(program, steps=traced)
         fit(program, runs, lanes, stop, say)
         return conclude(program, runs, lanes, stop, say)
+
+
+def _finished(
+    configs: Sequence[Config], workdirs: Sequence[Path], allowed: Collection[str], profile: Window | None, say: Say
+) -> list[Result] | None:
+    """The results, if all runs have them and nothing changes; refuses what the directories do not allow."""
+    changed = [_changes(c, w, allowed) for c, w in zip(configs, workdirs, strict=True)]
+    if any(changed) or not all((workdir / RESULT).is_file() for workdir in workdirs):
+        return None
+    if profile is not None:
+        check_window(profile, configs[0].train.steps, configs[0].train.steps)
+    say(f"{', '.join(map(str, workdirs))}: is finished already.")
+    return [read_result(workdir) for workdir in workdirs]
+
+
+def _open(runs: Sequence[RunRecord], program: Program, held: contextlib.ExitStack) -> None:
+    """Holds the directories, and lays their files down."""
+    for run in runs:
+        held.enter_context(locked(run.workdir))
+    for run in runs:
+        run.open(program)
 
 
 def _check_lanes(configs: Sequence[Config]) -> None:
@@ -152,7 +168,7 @@ def _introduction(program: Program) -> str:
 # --- Training ---
 
 
-def fit(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[int], say: Say) -> None:
+def fit(program: Program, runs: list[RunRecord], lanes: Lane, stop: Stop, say: Say) -> None:
     """Trains to the last step, or until every run has diverged or stopped early; a checkpoint holds the last state."""
     train = program.config.train
     start, state = _restore(program, runs, lanes, say)
@@ -190,7 +206,25 @@ def fit(program: Program, runs: list[RunRecord], lanes: Lane, stop: list[int], s
 
 
 def _restore(program: Program, runs: list[RunRecord], lanes: Lane, say: Say) -> tuple[int, Any]:
-    """Step and state to resume at: the newest step at which all open runs have a good checkpoint, or the start.
+    """Step and state to resume at, as the first process reads them from disk; see `_read_newest`."""
+    states: list[Any] = []
+
+    def read() -> dict[str, Any]:
+        step, found = _read_newest(program, runs, say)
+        states.extend(found)
+        return {"step": step, "runs": [run.told() for run in runs]}
+
+    newest = of_first(read)
+    if newest["step"] is None:
+        return 0, begin(program, lanes, say)
+    for run, told in zip(runs, newest["runs"], strict=True):
+        run.follow(told)
+    template = [state_template(program.config)] * len(runs)
+    return newest["step"], program.layout.put(stack(arrays_of_first(states or None, template)))
+
+
+def _read_newest(program: Program, runs: list[RunRecord], say: Say) -> tuple[int | None, list[Any]]:
+    """The newest step at which all open runs have a good checkpoint, None for the start, and the states there.
 
     A run that is closed stands still at its own last checkpoint.
     """
@@ -207,13 +241,12 @@ def _restore(program: Program, runs: list[RunRecord], lanes: Lane, say: Say) -> 
             say("Some of the runs have no checkpoint, so all of them start anew.")
         for run in runs:
             run.restart()
-        return 0, begin(program, lanes, say)
+        return None, []
     if start > program.config.train.steps:
         raise UserError(f"train.steps = {program.config.train.steps}, but {start} steps are trained already.")
     steps = [start if still or step is None else step for still, step in zip(is_open, newest_of, strict=True)]
     template = state_template(program.config)
-    states = [run.resume(template, step) for run, step in zip(runs, steps, strict=True)]
-    return start, program.layout.put(stack(states))
+    return start, [run.resume(template, step) for run, step in zip(runs, steps, strict=True)]
 
 
 def _next_stop(train: TrainConfig, step: int) -> int:
@@ -224,7 +257,7 @@ def _next_stop(train: TrainConfig, step: int) -> int:
 def _collect(program: Program, runs: list[RunRecord], pending: list[tuple[int, int, Any]]) -> None:
     """Fetches what the steps measured and adds it to the windows; closes runs that are no longer finite."""
     stopping = program.config.train.on_nonfinite == "stop"
-    for before, count, measured in jax.device_get(pending):
+    for before, count, measured in program.layout.get(pending):
         for k in range(count):
             for lane, run in enumerate(runs):
                 totals = {name: (sums[lane, k], counts[lane, k]) for name, (sums, counts) in measured.items()}
@@ -243,7 +276,7 @@ def _diverge(program: Program, run: RunRecord, step: int, totals: dict[str, Any]
     """Closes a run of which `step` was not finite; its state is the last good one."""
     run.progress.open, run.progress.status, run.progress.last_step = False, "diverged", step
     batch = program.plan.batch_at(step - 1, run.config.seed)
-    run.say(report_divergence(run.workdir, step, run.config.seed, totals, batch))
+    run.report_divergence(step, totals, batch)
 
 
 def _log(runs: list[RunRecord], step: int, steps: int, say: Say) -> None:
@@ -269,7 +302,7 @@ def _evaluate(program: Program, runs: list[RunRecord], step: int, trained: Train
         if run.progress.open:
             run.log_evaluation(step, metrics[lane])
             if texts is not None:
-                write_lines(run.workdir / PREDICTIONS / "valid.txt", texts[lane])
+                run.write_texts("valid", texts[lane])
     say(f"step {step}  valid  {describe_metrics(*metrics)}")
 
 
@@ -283,7 +316,7 @@ def _save(program: Program, runs: list[RunRecord], step: int, state: Any) -> Non
 def _settle(runs: list[RunRecord]) -> None:
     """Waits for the saves and then prunes, in this order: there is always a step at which all runs have checkpoints."""
     for run in runs:
-        run.checkpoints.wait()
+        run.wait()
     for run in runs:
         run.prune()
 
