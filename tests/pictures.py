@@ -1,4 +1,4 @@
-"""Small images as files in the format of MNIST."""
+"""Small images and sentences with labels, as files in the formats of MNIST and of lines with tabs."""
 
 import functools
 import gzip
@@ -44,3 +44,30 @@ def _temporary() -> tempfile.TemporaryDirectory:
 def directory() -> Path:
     """Such a set. Read only: many tests read it."""
     return write_set(Path(_temporary().name))
+
+
+# --- Sentences ---
+
+WORDS = {"A:x": "an apple or a pear", "B": "walks and runs and sleeps", "C:y": "red green blue"}
+"""Label -> of what words its sentences are."""
+
+
+def lines(count: int, seed: int) -> list[str]:
+    """Lines of label, tab and a sentence of 1 to 7 words."""
+    rng, labels = np.random.default_rng(seed), list(WORDS)
+    made = []
+    for number in range(count):
+        label = labels[number % len(labels)]
+        words = rng.choice(WORDS[label].split(), rng.integers(1, 8))
+        made.append(f"{label}\t{' '.join(words)}\n")
+    return made
+
+
+@functools.cache
+def sentences() -> Path:
+    """A directory of them, with train.tsv and test.tsv. Read only."""
+    place = Path(_temporary().name) / "sentences"
+    place.mkdir()
+    for seed, (name, count) in enumerate({"train": 120, "test": 12}.items()):
+        (place / f"{name}.tsv").write_text("".join(lines(count, seed)))
+    return place

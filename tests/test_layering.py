@@ -27,7 +27,7 @@ FLOORS = [
     {"checkpoint"},
     {"evaluation"},
     {"run"},
-    {"loading", "describe", "forecast", "doctor", "inspection", "export", "marian"},
+    {"loading", "describe", "forecast", "doctor", "inspection", "export", "marian", "bert"},
     {"sweeps"},
     {"arguments"},
     {"cli"},

@@ -72,6 +72,11 @@ OF_FAMILY: dict[str, dict[str, Any]] = {
         "model.num_layers": 1,
         "model.patch_size": 2,
     },
+    "encoder_only": {
+        "data.source": "labelled_text",
+        "data.directory": str(pictures.sentences()),
+        "model.num_layers": 1,
+    },
 }
 """What a run of another family has in place of that."""
 SAVED = [5, 8, 10, 15, 16, 20]

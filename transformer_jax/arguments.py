@@ -245,15 +245,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     command = add(
-        "import", "Make a run of a Marian model of Hugging Face, to be evaluated, changed and trained on.",
+        "import", "Make a run of a Marian model or a BERT of Hugging Face, to be evaluated, changed and trained on.",
         "import --marian=opus-mt-en-de --workdir=runs/opus --config.data.directory=multi30k",
     )  # fmt: skip
-    command.add_argument(
+    origin = command.add_mutually_exclusive_group(required=True)
+    origin.add_argument(
         "--marian",
         type=_path,
-        required=True,
         help="a directory with config.json, model.safetensors, vocab.json, source.spm and target.spm",
     )
+    origin.add_argument("--bert", type=_path, help="a directory with config.json, model.safetensors and vocab.txt")
     command.add_argument("--workdir", type=_path, required=True, help="the run directory to make")
 
     command = add(

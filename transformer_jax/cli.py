@@ -257,11 +257,16 @@ def _export(options: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _import(options: argparse.Namespace, overrides: Overrides) -> int:
-    from transformer_jax.marian.directory import import_marian
+    if options.bert:
+        from transformer_jax.bert import import_bert
 
-    made = import_marian(options.marian, options.workdir, overrides)
+        made = import_bert(options.bert, options.workdir, overrides)
+    else:
+        from transformer_jax.marian.directory import import_marian
+
+        made = import_marian(options.marian, options.workdir, overrides)
     line = f"{made['workdir']}: {made['parameters']:,} parameters, a vocabulary of {made['tokens']:,}"
-    _print(options, made, [line])
+    _print(options, made, [line, *made.get("remarks", [])])
     return 0
 
 

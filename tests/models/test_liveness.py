@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from transformer_jax.config import FAMILIES, fields_of, is_read, replace, value_at, with_values
+from transformer_jax.tasks import TASKS
 
 ONE_CHOICE = {"model.family"}
 PLACES = [f"model.attention.{place}" for place in ("encoder", "decoder", "cross")]
@@ -28,6 +29,7 @@ OF_HEADS = ("model.d_model", "model.num_heads", "model.d_v")
 HEADS_ARE_FREE = {"model.attention.projections": "linear", "model.attention.output_projection": "linear"}
 """Of the base, mostly: else heads must fill the vector, and no size can change alone."""
 IN_PARTS_OF_ALL = ("model.attention.", "model.embedding.", "model.dropout_rate", "model.dtype")
+FILLS_IN = {"task.name": "masked_language_modelling", "model.num_classes": 0}
 CONDITIONS = [  # in this config that field is read, or not
     ("model.attention.scale_value", {"model.attention.scale": "constant"}, True),
     ("model.attention.scale_value", {"model.attention.decoder.scale": "constant"}, True),
@@ -69,13 +71,18 @@ CONDITIONS = [  # in this config that field is read, or not
         False,
     ),
     ("model.norm_epsilon", {"model.cell": "gru", "model.attention.qk_norm": "rms_norm"}, True),
+    ("model.pooling", FILLS_IN, False),
+    ("model.embedding.tying", FILLS_IN, True),
+    ("model.embedding.output_bias", FILLS_IN, True),
+    ("model.embedding.norm", {"model.norm": "none"}, False),
 ]
 
 CONDITIONS_OF = [
     (family, path, overrides, read)
     for family in FAMILIES
     for path, overrides, read in CONDITIONS
-    if {path, *overrides} <= tiny.model_fields(family).keys()
+    if {path, *overrides} <= tiny.model_fields(family).keys() | {"task.name"}
+    and family in TASKS[overrides.get("task.name", tiny.of_family(family).get("task.name", "translation"))].families
 ]
 
 

@@ -35,7 +35,7 @@ VOCABULARY = 22  # no other size of a model is as large, nor divided by as many 
 
 
 def config_of(family, overrides):
-    sizes = {"model.vocab_size": VOCABULARY} if family in tiny.WRITING else {}
+    sizes = {"model.vocab_size": VOCABULARY} if "model.vocab_size" in tiny.model_fields(family) else {}
     return tiny.config({"model.family": family, **sizes, **overrides})
 
 
@@ -54,13 +54,17 @@ UNEVEN = [5, 5, 5, 4, 1, 1, 0, 0, 1, 2, 3, 1, 5, 1, 1, 0]
 
 
 def batch_at(family, t):
-    """Random words alone: an EOS at the end of each would make short rows alike. Or images, and rows without one."""
+    """Random words alone: an EOS at the end of each would make short rows alike. Or images, or sentences with classes,
+    and rows without one."""
     rng, taken = np.random.default_rng(t), np.arange(5) < np.asarray(UNEVEN)[:, None]
     made = tiny.batch_of(CONFIGS[family], seed=t, rows=len(UNEVEN))
     if "images" in made:
         return {**made, "labels": np.where(taken.any(axis=1), made["labels"], NO_LABEL).astype(np.int32)}
-    words = {name: rng.integers(NUM_SPECIALS, 11, taken.shape) for name in made}
-    return {name: np.where(taken, rows, PAD).astype(np.int32) for name, rows in words.items()}
+    words = {name: rng.integers(NUM_SPECIALS, 11, taken.shape) for name in made if name != "labels"}
+    words = {name: np.where(taken, rows, PAD).astype(np.int32) for name, rows in words.items()}
+    if "labels" not in made:
+        return words
+    return {**words, "labels": np.where(taken.any(axis=1), made["labels"], NO_LABEL).astype(np.int32)}
 
 
 def state_of(params, config):

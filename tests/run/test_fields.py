@@ -33,7 +33,11 @@ from transformer_jax.training.step import build_step
 
 CHOSEN_BY_THE_FILE = {"model.family", "task.name"}
 """They say which fields there are."""
-IN_FILES_OF_THEIR_OWN = {"train.start_from": "run/test_start.py", "task.shift": "tasks/test_classification.py"}
+IN_FILES_OF_THEIR_OWN = {
+    "train.start_from": "run/test_start.py",
+    "task.shift": "tasks/test_classification.py",
+    **{f"task.{name}": "tasks/test_masked_language_modelling.py" for name in ("hidden", "masked", "random")},
+}
 
 
 # --- What a field can change ---
@@ -141,6 +145,7 @@ CHANGES = [
     ("optimizer.weight_decay", 0.5, {"optimizer.name": "adamw"}, update_of),
     ("optimizer.clip_norm", 0.5, {}, update_of),
     ("optimizer.ema_decay", None, {}, step_of),
+    ("optimizer.trained", ("decoder",), {}, step_of),
     ("train.label_smoothing", 0.5, {}, step_of),
     ("train.steps", 30, COSINE, update_of),
     ("train.on_nonfinite", "skip", {}, step_of),
@@ -158,7 +163,7 @@ CHANGES = [
     ("decode.max_extra_length", 4, {}, writing_of),
 ]
 OF_OTHER_TASKS = {"data.joint_vocabulary", "data.max_length", "data.over_long", "decode.strategy"} | {
-    "decode.max_extra_length", "data.tokenizer",
+    "decode.max_extra_length", "data.tokenizer", "evaluate.metrics", "evaluate.decode_every",
 }  # fmt: skip
 """Read wherever there are pairs of sentences; other tasks do without some of them."""
 NOT_READ = [  # here the same changes nothing

@@ -6,7 +6,8 @@ import optax
 import pytest
 
 from transformer_jax.config import FIELDS, freeze, is_read, replace, with_values
-from transformer_jax.training.optimizer import build_optimizer
+from transformer_jax.errors import UserError
+from transformer_jax.training.optimizer import build_optimizer, check_trained, held
 
 RNG = np.random.default_rng(0)
 SHAPES = {"linear": {"kernel": (3, 2), "bias": (2,)}, "table": {"embedding": (4, 3)}, "norm": {"scale": (3,)}}
@@ -136,7 +137,9 @@ RULES = [{"optimizer.name": name} for name in TWINS] + [{"optimizer.schedule": "
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: "-".join(rule.values()))
-@pytest.mark.parametrize("path", [path for path in FIELDS if path.startswith("optimizer.")])
+@pytest.mark.parametrize(
+    "path", [path for path in FIELDS if path.startswith("optimizer.") and path != "optimizer.trained"]
+)
 def test_field_acts_exactly_where_it_says_that_it_is_read(path, rule):
     """Weight decay is on, so that the rules that have it differ from those without."""
     fixed = {"optimizer.schedule": "inverse_sqrt", "optimizer.warmup_steps": 2, "optimizer.weight_decay": DECAY}
@@ -146,3 +149,27 @@ def test_field_acts_exactly_where_it_says_that_it_is_read(path, rule):
         if other != config:
             same = jax.tree.map(np.array_equal, trained(config), trained(other))
             assert (not all(jax.tree.leaves(same))) == is_read(FIELDS[path], config), value
+
+
+def test_modules_that_are_not_trained_have_no_gradient_and_do_not_decay():
+    config = replace(freeze({**BASE, "optimizer.name": "adamw"}), {"optimizer.weight_decay": DECAY})
+    chosen = replace(config, {"optimizer.trained": ("table", "norm")})
+
+    def gradient(config):
+        def loss(params):
+            return sum((leaf**2).sum() for leaf in jax.tree.leaves(held(config, params)))
+
+        return jax.grad(loss)(PARAMS)
+
+    def ends(config):
+        optimizer = build_optimizer(config)
+        updates, _ = optimizer.update(gradient(config), optimizer.init(PARAMS), PARAMS)
+        return optax.apply_updates(PARAMS, updates)
+
+    everything, some = ends(config), ends(chosen)
+    jax.tree.map(np.testing.assert_array_equal, some["linear"], PARAMS["linear"])
+    for name in ("table", "norm"):
+        jax.tree.map(np.testing.assert_array_equal, some[name], everything[name])
+    assert not np.array_equal(everything["linear"]["kernel"], PARAMS["linear"]["kernel"])
+    with pytest.raises(UserError, match=r"no module 'tables'. Allowed: linear, norm, table"):
+        check_trained(replace(config, {"optimizer.trained": ("tables",)}), PARAMS)

@@ -7,6 +7,7 @@ paper" is Vaswani et al. 2017; the defaults are the base row of its Table 3.
 from ml_collections import ConfigDict
 
 from transformer_jax.config.decoder_only import DecoderOnlyConfig
+from transformer_jax.config.encoder_only import EncoderOnlyConfig
 from transformer_jax.config.families import FAMILIES
 from transformer_jax.config.model import (
     SCALELESS,
@@ -70,6 +71,7 @@ __all__ = [
     "DecoderOnlyConfig",
     "EmbeddingConfig",
     "EncoderDecoderConfig",
+    "EncoderOnlyConfig",
     "EvaluateConfig",
     "Field",
     "Knob",

@@ -18,6 +18,7 @@ class DecoderOnlyEmbedding(EmbeddingConfig):
 class DecoderOnlyConfig(TokenModelConfig, LayersConfig):
     """The right half of Figure 1 without attention to a source (Radford et al. 2018, "GPT")."""
 
+    reads: ClassVar[tuple[str, ...]] = ("text",)
     places: ClassVar[tuple[str, ...]] = ("decoder",)
     lengths: ClassVar[str] = "data.max_length"
 

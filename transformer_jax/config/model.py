@@ -100,6 +100,8 @@ class ModelConfig:
     places: ClassVar[tuple[str, ...]] = ()
     """Where the family has attention; each may have slots of its own, `model.attention.<place>`."""
 
+    reads: ClassVar[tuple[str, ...]] = ("pairs",)
+    """The kinds of data that it reads."""
     from_data: ClassVar[tuple[str, ...]] = ()
     """What the data say, where it is unset: sizes of vocabularies, numbers of classes."""
     lengths: ClassVar[str] = "data.max_length and decode.max_extra_length"

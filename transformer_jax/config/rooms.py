@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def _has_languages(config: "Config") -> bool:
-    return config.task.learns_from == "pairs" and config.data.source.startswith(("parallel_text", "tfds"))
+    return "pairs" in config.task.learns_from and config.data.source.startswith(("parallel_text", "tfds"))
 
 
 def _has_tokens(config: "Config") -> bool:
-    return config.task.learns_from != "images"
+    return "images" not in config.model.reads
 
 
 def _has_beams(config: "Config") -> bool:
@@ -33,11 +33,11 @@ class DataConfig:
         "sentencepiece(vocab_size=37000)", "slot TOKENIZERS; trained on the training split", read_if=_has_tokens
     )
     joint_vocabulary: bool = knob(
-        True, "one vocabulary for both languages", read_if=lambda c: c.task.learns_from == "pairs"
+        True, "one vocabulary for both languages", read_if=lambda c: "pairs" in c.task.learns_from
     )
     max_length: int = knob(256, "tokens a side, end of sentence included", low=2, high=WIDEST, read_if=_has_tokens)
     over_long: Literal["drop", "truncate"] = knob(
-        "drop", "what happens to longer training pairs", read_if=lambda c: c.task.learns_from == "pairs"
+        "drop", "what happens to longer training pairs", read_if=lambda c: "pairs" in c.task.learns_from
     )
     batching: Literal["length_classes", "packed"] = knob(
         "length_classes", "examples of like length together, or several behind each other"
@@ -94,6 +94,9 @@ class OptimizerConfig:
         read_if=lambda c: c.optimizer.name in ("adamw", "lion"),
     )
     clip_norm: float | None = knob(None, "largest global norm of the gradient; unset: not clipped", low=0, high=LARGEST)
+    trained: tuple[str, ...] = knob(
+        (), "modules that are trained, the others keep what they start with, as beneath a new classifier; none: all"
+    )
     ema_decay: float | None = knob(
         None, "of an average of the parameters that is evaluated in their place", low=0, high=1
     )
@@ -189,7 +192,13 @@ class DecodeConfig:
 class EvaluateConfig:
     """What is measured, and when."""
 
-    metrics: tuple[str, ...] = knob(("bleu", "chrf"), "of decoded text; slot METRICS")
+    metrics: tuple[str, ...] = knob(("bleu", "chrf"), "of decoded text; slot METRICS", read_if=lambda c: c.task.judged)
     best: str = knob("nll", "validation metric that chooses the best checkpoint")
-    decode_every: int | None = knob(None, "steps between decodings in training; unset: none", low=1, high=MOST_STEPS)
+    decode_every: int | None = knob(
+        None,
+        "steps between decodings in training; unset: none",
+        low=1,
+        high=MOST_STEPS,
+        read_if=lambda c: c.task.judged,
+    )
     checkpoint: str = knob("last", "what is evaluated at the end: best, last or average:N")

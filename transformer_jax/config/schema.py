@@ -16,6 +16,7 @@ MOST_STEPS = 10**9
 WIDEST = 2**16
 LARGEST = 1e30
 MOST_TOKENS = 2**24
+MOST_CLASSES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from transformer_jax.config.model import LayersConfig, PerhapsAttention
-from transformer_jax.config.schema import WIDEST, knob
-
-MOST_CLASSES = 2**20
+from transformer_jax.config.schema import MOST_CLASSES, WIDEST, knob
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +12,7 @@ class VisionConfig(PerhapsAttention, LayersConfig):
     """An encoder over the patches of an image (Dosovitskiy et al. 2021, "ViT"), or a convolution over their grid."""
 
     from_data: ClassVar[tuple[str, ...]] = ("num_classes", "image_height", "image_width", "image_channels")
+    reads: ClassVar[tuple[str, ...]] = ("images",)
     lengths: ClassVar[str] = "the image, model.patch_size and model.pooling"
     axes: ClassVar[int] = 2
 

@@ -6,6 +6,7 @@ from transformer_jax.config import DataConfig
 from transformer_jax.data.algorithmic import Copy, Reverse, Sort
 from transformer_jax.data.dataset import Dataset, Source
 from transformer_jax.data.images import Digits, Mnist
+from transformer_jax.data.labelled_text import LabelledText
 from transformer_jax.data.parallel_text import ParallelText
 from transformer_jax.data.pronunciations import Pronunciations
 from transformer_jax.data.scan import Scan
@@ -25,6 +26,7 @@ SOURCES: dict[str, type[Source]] = {
     "sort": Sort,
     "text": Text,
     "pronunciations": Pronunciations,
+    "labelled_text": LabelledText,
     "mnist": Mnist,
     "digits": Digits,
     "tfds_images": TfdsImages,

@@ -10,6 +10,7 @@ from transformer_jax.data.corpus import TextSplit
 from transformer_jax.data.pieces import PieceTokenizer, load_pieces
 from transformer_jax.data.subwords import SentencePiece, SubwordTokenizer
 from transformer_jax.data.tokenizer import Characters, SymbolTokenizer, Tokenizer, TokenizerTrainer, Words, load_symbols
+from transformer_jax.data.wordpiece import WordPieceTokenizer, load_wordpiece
 from transformer_jax.errors import UserError
 from transformer_jax.files import read_bytes
 from transformer_jax.registry import resolve
@@ -20,6 +21,7 @@ LOADERS: dict[str, Callable[[Path], Tokenizer]] = {
     SubwordTokenizer.suffix: lambda path: SubwordTokenizer(read_bytes(path), str(path)),
     SymbolTokenizer.suffix: load_symbols,
     PieceTokenizer.suffix: load_pieces,
+    WordPieceTokenizer.suffix: load_wordpiece,
 }
 
 

@@ -1,20 +1,14 @@
 """A run as a directory that Hugging Face's `MarianMTModel.from_pretrained` and CTranslate2 read, and such a directory
 as a run. Nothing of theirs is needed here."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from transformer_jax.checked_json import checked, read_json
-from transformer_jax.checkpoint import Checkpoints
-from transformer_jax.config import Config, replace, to_dict, value_at
+from transformer_jax.checked_json import checked
+from transformer_jax.config import Config, replace, value_at
 from transformer_jax.data import TokenizerPair
 from transformer_jax.data.pieces import PieceTokenizer
 from transformer_jax.data.subwords import SubwordTokenizer
@@ -22,17 +16,16 @@ from transformer_jax.errors import UserError
 from transformer_jax.files import read_bytes, write_atomically
 from transformer_jax.marian.settings import EPSILON, read_settings, to_config, to_generation_settings, to_settings
 from transformer_jax.marian.weights import order_of_ids, to_params, to_state
-from transformer_jax.run.compile import resolve_for_machine, state_template
-from transformer_jax.run.directory import ASSETS, CHECKPOINTS, CONFIG, DATA, is_run_directory, write_json
-from transformer_jax.run.identity import IMPORTED, MEANING, NUMERICS, TRAINED, read_config
-from transformer_jax.run.progress import Progress
+from transformer_jax.run.compile import resolve_for_machine
+from transformer_jax.run.directory import write_json
+from transformer_jax.run.identity import MEANING, read_config
+from transformer_jax.run.imported import SETTINGS, TENSORS, check_new, make_run, read_settings_file, read_tensors
 from transformer_jax.run.resolve import load_assets, validate
 from transformer_jax.run.saved import load_params
 from transformer_jax.strict_json import to_json
-from transformer_jax.training.state import state_before
 from transformer_jax.vocabulary import EOS, NUM_SPECIALS, PAD, UNK
 
-SETTINGS, GENERATION, TENSORS = "config.json", "generation_config.json", "model.safetensors"
+GENERATION = "generation_config.json"
 VOCABULARY, TOKENIZER_SETTINGS, MODELS = "vocab.json", "tokenizer_config.json", ("source.spm", "target.spm")
 SPECIALS = {PAD: "<pad>", UNK: "<unk>", EOS: "</s>"}
 
@@ -52,7 +45,7 @@ def export_marian(workdir: Path, output: Path, checkpoint: str | None = None) ->
     Raises:
       UserError: Marian cannot be what the run is, there is no such checkpoint, or `output` holds something.
     """
-    _check_new(output, "--output")
+    check_new(output, "--output")
     config = read_config(workdir)
     settings = to_settings(config)
     assets = load_assets(workdir, config)
@@ -110,19 +103,6 @@ def _vocabulary_files(tokenizers: TokenizerPair, config: Config) -> dict[str, by
     return {**contents, **{name: side.model for name, side in zip(MODELS, sides, strict=True)}}
 
 
-def _check_new(directory: Path, option: str) -> None:
-    """Refuses a directory that holds something, or that lies in a run directory."""
-    place = directory.resolve()
-    if inside := next((parent for parent in place.parents if is_run_directory(parent)), None):
-        raise UserError(f"{option}={directory}: {inside} is a run directory, which only its run writes.")
-    if directory.is_symlink() or (directory.exists() and not directory.is_dir()) or _holds_something(directory):
-        raise UserError(f"{option}={directory}: is there already; give the name of a new directory.")
-
-
-def _holds_something(directory: Path) -> bool:
-    return directory.is_dir() and any(directory.iterdir())
-
-
 # --- In ---
 
 
@@ -141,57 +121,25 @@ def import_marian(directory: Path, workdir: Path, overrides: Mapping[str, Any] |
     for path in overrides or {}:
         if path.startswith(MEANING):
             raise UserError(f"--config.{path}: the model that is imported settles that.")
-    _check_new(workdir, "--workdir")
+    check_new(workdir, "--workdir")
     settings = _read_settings(directory)
     tokenizers, ids = _read_vocabulary(directory, settings)
     written = {"data.tokenizer": f"saved(run={str(workdir)!r})", **(overrides or {})}
     config = replace(to_config(settings), written)
     validate(config)
     resolved = resolve_for_machine(config, tokenizers)
-    params = jax.tree.map(jnp.asarray, to_params(resolved, _read_tensors(directory), ids, directory / TENSORS))
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, state_template(resolved).params)
-    state = state_before(resolved, params)
-    workdir.mkdir(parents=True, exist_ok=True)
-    tokenizers.save(workdir / ASSETS)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS)
-    checkpoints.save(
-        0, jax.tree.map(np.asarray, state), {**dataclasses.asdict(Progress([])), TRAINED: to_dict(resolved)}
-    )
-    checkpoints.wait()
-    made = {"numerics": NUMERICS, "assets": tokenizers.fingerprint, IMPORTED: str(directory)}
-    write_json(workdir / DATA, {**tokenizers.summary(), **made})
-    write_json(workdir / CONFIG, to_dict(resolved))  # last: without it there is no run
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return {"workdir": str(workdir), "parameters": count, "tokens": tokenizers.target.vocab_size}
+    params = to_params(resolved, read_tensors(directory, "MarianMTModel"), ids, directory / TENSORS)
+    return make_run(workdir, resolved, tokenizers, params, directory)
 
 
 def _read_settings(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise UserError(f"--marian={directory}: is no directory.")
-    content = _read_json(directory, SETTINGS)
-    generation = _read_json(directory, GENERATION) if (directory / GENERATION).is_file() else {}
+    content = read_settings_file(directory, SETTINGS)
+    generation = read_settings_file(directory, GENERATION) if (directory / GENERATION).is_file() else {}
     if isinstance(content, dict) and isinstance(generation, dict) and "num_beams" in generation:
         content = {**content, "num_beams": generation["num_beams"]}
     return read_settings(content, directory / SETTINGS)
-
-
-def _read_json(directory: Path, name: str) -> Any:
-    """Links are followed: a cache of Hugging Face's is made of them."""
-    return read_json((directory / name).resolve())
-
-
-def _read_tensors(directory: Path) -> dict[str, np.ndarray]:
-    path = directory / TENSORS
-    if not path.is_file():
-        raise UserError(
-            f"{directory}: has no {TENSORS}. Other formats of weights are not read: write it by "
-            f"transformers.MarianMTModel.from_pretrained(...).save_pretrained(...)."
-        )
-    try:
-        with safe_open(path.resolve(), "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from error
 
 
 def _read_vocabulary(directory: Path, settings: Mapping[str, Any]) -> tuple[TokenizerPair, list[int]]:
@@ -200,7 +148,7 @@ def _read_vocabulary(directory: Path, settings: Mapping[str, Any]) -> tuple[Toke
     for name in (VOCABULARY, *MODELS):
         if not (directory / name).is_file():
             raise UserError(f"{directory}: has no {name}; a Marian model without its SentencePiece models is not read.")
-    content = _read_json(directory, VOCABULARY)
+    content = read_settings_file(directory, VOCABULARY)
     numbers = checked(content, dict.fromkeys(content if isinstance(content, dict) else {}, int), path)
     names = {number: name for name, number in numbers.items()}
     if len(names) < len(numbers) or not all(0 <= number < size for number in names):

@@ -8,6 +8,7 @@ import flax.linen as nn
 from transformer_jax.config import AttentionPlace, Config, LayersConfig, ModelConfig, attention_place
 from transformer_jax.errors import UserError
 from transformer_jax.models.decoder_only import DecoderOnly
+from transformer_jax.models.encoder_only import EncoderOnly
 from transformer_jax.models.feed_forward import FEED_FORWARDS
 from transformer_jax.models.model import Model
 from transformer_jax.models.parts import Parts
@@ -36,6 +37,7 @@ MODELS: dict[str, Callable[[Parts], nn.Module]] = {
     "decoder_only": DecoderOnly,
     "recurrent": Recurrent,
     "vision": Vision,
+    "encoder_only": EncoderOnly,
 }
 
 

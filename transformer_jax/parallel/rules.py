@@ -34,6 +34,10 @@ RULES: tuple[tuple[str, Axes], ...] = (
     ("class_token", (FSDP,)),
     ("classifier.kernel", (FSDP, None)),
     ("classifier.bias", (None,)),
+    ("sentences.embedding", (None, FSDP)),
+    ("embedding_norm.*", (FSDP,)),
+    ("hidden_token.linear.kernel", (FSDP, None)),
+    ("hidden_token.linear.bias", (None,)),
     # Attention: W_Q, W_K and W_V are cut by heads, so W_O is cut where it takes them.
     ("query.kernel", (FSDP, TENSOR, None)),
     ("key.kernel", (FSDP, TENSOR, None)),

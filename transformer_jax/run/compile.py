@@ -16,6 +16,7 @@ from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator
 from transformer_jax.parallel.layout import Layout, check_takes_lanes, make_layout
 from transformer_jax.run.resolve import resolve_config, validate
+from transformer_jax.training.optimizer import check_trained
 from transformer_jax.training.state import Lane, init_state, lanes_of
 from transformer_jax.training.step import build_steps
 
@@ -111,6 +112,7 @@ def resolve_for_machine(config: Config, assets: Any, lanes: int = 1) -> Resolved
     resolved = resolve_config(config, assets)
     validate(resolved)
     template = state_template(resolved)
+    check_trained(resolved, template.params)
     in_lanes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), template)
     make_layout(resolved, lanes).check(in_lanes)
     sizes = [leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(template)]

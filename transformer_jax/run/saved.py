@@ -122,7 +122,7 @@ class SavedRun:
 
     def encode(self, sources: list[str], references: list[str]) -> Examples:
         """Pairs from outside of the corpus; UserError if the run has not learnt from pairs."""
-        if self.config.task.learns_from != "pairs":
+        if "pairs" not in self.config.task.learns_from:
             raise UserError(
                 f"{self.workdir}: holds a run of the task {self.config.task.name!r}, which has no sources and "
                 "translations."

@@ -5,6 +5,7 @@ from transformer_jax.data import make_source
 from transformer_jax.errors import UserError
 from transformer_jax.tasks.classification import Classification
 from transformer_jax.tasks.language_modelling import LanguageModelling
+from transformer_jax.tasks.masked_language_modelling import MaskedLanguageModelling
 from transformer_jax.tasks.task import Figure, Measured, Metrics, Output, Task
 from transformer_jax.tasks.translation import Translation
 
@@ -12,6 +13,7 @@ TASKS: dict[str, Task] = {
     "translation": Translation(),
     "language_modelling": LanguageModelling(),
     "classification": Classification(),
+    "masked_language_modelling": MaskedLanguageModelling(),
 }
 
 
@@ -33,10 +35,12 @@ def check(config: Config) -> None:
             f"{', '.join(task.families)}."
         )
     holds = make_source(config.data).kind
-    if holds != config.task.learns_from:
+    wanted = [kind for kind in config.task.learns_from if kind in config.model.reads]
+    if holds not in wanted:
         raise UserError(
             f"data.source = {config.data.source!r} holds {holds}, but task.name = {name!r} learns from "
-            f"{config.task.learns_from}."
+            f"{' or '.join(wanted)}"
+            + (f" with model.family = {config.model.family!r}." if len(config.task.learns_from) > 1 else ".")
         )
     task.check(config)
 

@@ -11,12 +11,15 @@ import numpy as np
 from transformer_jax.config import Config, Resolved, value_at, with_values
 from transformer_jax.data import Examples
 from transformer_jax.data.images import Labels
+from transformer_jax.data.labelled_text import SentenceClasses
 from transformer_jax.errors import UserError
 from transformer_jax.models.model import Model, Params
 from transformer_jax.models.tokens import Batch
 from transformer_jax.tasks.losses import smoothed_cross_entropy
+from transformer_jax.tasks.made_up import made_up_sentences
 from transformer_jax.tasks.task import Figure, Measured, Metrics, Output
 from transformer_jax.tasks.text_metrics import check_metrics, text_metrics
+from transformer_jax.vocabulary import NUM_AFTER
 
 
 class Classes:
@@ -26,7 +29,7 @@ class Classes:
         """ "classes": int32[B]."""
         return {"classes": jnp.argmax(model.apply(params, batch), axis=-1)}
 
-    def read(self, predicted: Mapping[str, Any], assets: Labels) -> list[str]:
+    def read(self, predicted: Mapping[str, Any], assets: Labels | SentenceClasses) -> list[str]:
         """Their names."""
         return [assets.names[number] for number in predicted["classes"].tolist()]
 
@@ -42,7 +45,7 @@ class Classes:
 class Classification:
     """Examples of known classes; judged by how many are named rightly."""
 
-    families: tuple[str, ...] = ("vision",)
+    families: tuple[str, ...] = ("vision", "encoder_only")
     figures: Mapping[str, Figure] = MappingProxyType(
         {
             "nll": Figure("nll", higher_is_better=False),
@@ -56,8 +59,8 @@ class Classification:
         """The metrics exist."""
         check_metrics(config.evaluate.metrics)
 
-    def complete(self, config: Config, assets: Labels) -> Resolved:
-        """The number of classes, and the sizes of the images."""
+    def complete(self, config: Config, assets: Labels | SentenceClasses) -> Resolved:
+        """The number of classes, and the sizes of the images or of the vocabulary."""
         values = {f"model.{name}": size for name, size in assets.sizes().items()}
         for path, size in values.items():
             if value_at(config, path) not in (None, size):
@@ -75,7 +78,9 @@ class Classification:
         return {name: (values_B * count_B, count_B) for name, values_B in sums.items()}
 
     def example_batch(self, config: Resolved, examples: int = 1, seed: int = 0) -> Batch:
-        """Images of random pixels, of which those of later classes are the brighter."""
+        """Images of random pixels, of which those of later classes are the brighter; or sentences of 1 to 6 tokens."""
+        if "images" not in config.model.reads:
+            return _sentences(config, examples, seed)
         rng = np.random.default_rng(seed)
         shape = [value_at(config, f"model.image_{name}") for name in ("height", "width", "channels")]
         classes = value_at(config, "model.num_classes")
@@ -84,9 +89,17 @@ class Classification:
         return {"images": jnp.asarray(images, jnp.uint8), "labels": jnp.asarray(labels)}
 
 
+def _sentences(config: Resolved, examples: int, seed: int) -> Batch:
+    """Of random tokens; the class is told by the first."""
+    size, classes = (value_at(config, f"model.{name}") for name in ("vocab_size", "num_classes"))
+    inputs = made_up_sentences([6 - i % 6 for i in range(examples)], 6, size - NUM_AFTER, seed)
+    labels = inputs[:, 0] % classes
+    return {"inputs": jnp.asarray(inputs), "labels": jnp.asarray(labels)}
+
+
 def _in_training(config: Config, batch: Batch, key: jax.Array) -> Batch:
-    """The batch with its images moved, each by itself."""
-    shift = value_at(config, "task.shift")
+    """The batch with its images, where it has any, moved, each by itself."""
+    shift = value_at(config, "task.shift") if "images" in batch else 0
     return {**batch, "images": shifted(batch["images"], shift, jax.random.fold_in(key, 1))} if shift else batch
 
 

@@ -1,5 +1,8 @@
 """The update rule (Section 5.3), made by optax. Its numbers may be tracers, so it is built inside the step."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -23,7 +26,7 @@ def build_optimizer(config: Config) -> optax.GradientTransformation:
     optimizer = config.optimizer
     learning_rate = build_schedule(config)
     moments = {"b1": optimizer.beta_1, "b2": optimizer.beta_2}
-    decay = optax.add_decayed_weights(optimizer.weight_decay, mask=_matrices)
+    decay = optax.add_decayed_weights(optimizer.weight_decay, mask=functools.partial(_decayed, config))
     rules = {
         "adam": [optax.scale_by_adam(**moments, eps=optimizer.epsilon)],
         "adamw": [optax.scale_by_adam(**moments, eps=optimizer.epsilon), decay],
@@ -37,10 +40,26 @@ def build_optimizer(config: Config) -> optax.GradientTransformation:
     )
 
 
-def _matrices(params: optax.Params) -> optax.Params:
-    """True for embeddings and kernels, False for biases, norms and scales."""
-    names = ("kernel", "embedding")
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in names, params)
+def _decayed(config: Config, params: optax.Params) -> optax.Params:
+    """True for embeddings and kernels that are trained, False for biases, norms and scales."""
+    names, trained = ("kernel", "embedding"), config.optimizer.trained
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key in names and (not trained or path[0].key in trained), params
+    )
+
+
+def held(config: Config, params: Any) -> Any:
+    """The parameters, of which those of modules that `optimizer.trained` leaves out have no gradient."""
+    trained = config.optimizer.trained
+    if not trained:
+        return params
+    return {name: part if name in trained else jax.lax.stop_gradient(part) for name, part in params.items()}
+
+
+def check_trained(config: Config, params: Any) -> None:
+    """Refuses names of modules that the parameters do not have."""
+    if unknown := [name for name in config.optimizer.trained if name not in params]:
+        raise UserError(f"optimizer.trained: there is no module {unknown[0]!r}. Allowed: {', '.join(sorted(params))}.")
 
 
 def check(config: Config) -> None:

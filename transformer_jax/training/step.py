@@ -13,7 +13,7 @@ from transformer_jax.config import Config, Resolved
 from transformer_jax.models.build import build_model
 from transformer_jax.models.tokens import Batch
 from transformer_jax.tasks import task_of
-from transformer_jax.training.optimizer import build_optimizer, build_schedule
+from transformer_jax.training.optimizer import build_optimizer, build_schedule, held
 from transformer_jax.training.state import Lane, TrainState
 
 Totals = dict[str, tuple[jax.Array, jax.Array]]
@@ -99,7 +99,7 @@ def _mean_gradient(
 
     def sums(part: Batch, key: jax.Array) -> tuple[Totals, Any]:
         def loss_sum(params: Any) -> tuple[jax.Array, Totals]:
-            measured = task.measure(config, model, params, part, key)
+            measured = task.measure(config, model, held(config, params), part, key)
             totals = {name: (jnp.sum(sums_B), jnp.sum(counts_B)) for name, (sums_B, counts_B) in measured.items()}
             return totals["loss"][0], totals
 
