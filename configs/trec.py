@@ -5,10 +5,10 @@
 One layer of four heads, d_model 128, lower-cased words, 32 questions a step, from random parameters; what is classified
 is the mean of all tokens. There is no validation part: it is every tenth line of train.
 
-Expected: 88.8, 88.8 and 90.2 % of the 500 test questions (seeds 0 to 2; 87.7 to 88.6 % of the validation lines; standard
-error on the test 1.4 points), one minute each on a busy core (seed 0: `docs/results/trec`). Published for a convolutional
-network from random vectors (Kim 2014): 88.2 %. Tried before, with one seed: two layers with learned positions 82.4 %, and
-74.6 % by the class token.
+Expected: 88.8, 88.8 and 90.2 % of the 500 test questions (seeds 0 to 2; 87.7 to 88.6 % of the validation lines;
+standard error on the test 1.4 points), one minute each on a busy core (seed 0: `docs/results/trec`). Published for a
+convolutional network from random vectors (Kim 2014): 88.2 %. Tried before, with one seed: two layers with learned
+positions 82.4 %, and 74.6 % by the class token.
 """
 
 from configs.rows import ROWS
