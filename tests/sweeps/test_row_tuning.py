@@ -44,7 +44,7 @@ def searched(tmp_path, monkeypatch):
         return types.SimpleNamespace(analysis=types.SimpleNamespace(sweep=found(scores)))
 
     monkeypatch.setattr(row_tuning, "run_sweep", search)
-    monkeypatch.setattr(row_tuning, "plan_sweep", lambda *_: None)
+    monkeypatch.setattr(row_tuning, "plan_sweep", lambda *_, **options: None)
     rows = variants(base={}, no_wo=NO_WO)
     experiment = Experiment({v.name: v.overrides for v in rows}, {}, partners={"no_wo": "base"})
     scale = Scale("c.py", seeds=3, metric="test/exact_match", margin=0.01)

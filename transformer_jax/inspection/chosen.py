@@ -59,7 +59,7 @@ def alone(examples: Examples, number: int) -> Batch:
     """A batch of one example, as wide as it is."""
     widths = {name: int(rows.lengths[number]) for name, rows in examples.sides().items()}
     return {
-        name: jnp.asarray(column.gather(np.asarray([number]), widths[column.side] if column.side else 0))
+        name: jnp.asarray(column.gather(np.asarray([number], np.int64), widths[column.side] if column.side else 0))
         for name, column in examples.columns.items()
     }
 
