@@ -140,7 +140,7 @@ class InspectedRun:
     def _value(self, batch: Batch, other: str, at: str) -> np.ndarray:
         """What the module returns for the other text, with the same output."""
         mine = self._seen(batch)
-        has_pairs = self.run.config.task.learns_from == "pairs"
+        has_pairs = self.run.learns_from == "pairs"
         theirs = self._seen(
             {**self._batch(other, ""), "targets": batch["targets"]} if has_pairs else self._batch(other, None)
         )

@@ -65,7 +65,7 @@ def alone(examples: Examples, number: int) -> Batch:
 
 
 def _of_text(run: SavedRun, trained: Trained, text: str, target: str | None) -> tuple[str, Batch]:
-    kind = run.config.task.learns_from
+    kind = run.learns_from
     if kind == "pairs":
         batch = alone(run.encode([text], [target or ""]), 0)
         return text, batch if target is not None else {**batch, "targets": _written(run, trained, text)}

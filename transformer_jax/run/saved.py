@@ -13,7 +13,7 @@ from typing import Any
 from transformer_jax.checked_json import checked
 from transformer_jax.checkpoint import Checkpoints, average, is_scheduled, parse_checkpoint
 from transformer_jax.config import Config, Resolved, replace
-from transformer_jax.data import Examples, check_there, encode_pairs, make_dataset
+from transformer_jax.data import Examples, check_there, encode_pairs, make_dataset, make_source
 from transformer_jax.data.parallel_text import read_parallel
 from transformer_jax.errors import UserError
 from transformer_jax.evaluation.evaluator import Evaluator, Trained
@@ -114,6 +114,11 @@ class SavedRun:
     layout: Layout
     evaluator: Evaluator
 
+    @property
+    def learns_from(self) -> str:
+        """The kind of its data: "pairs", "text", "images" or "sentences"."""
+        return make_source(self.config.data).kind
+
     def load(self, checkpoint: str | None) -> tuple[str, Trained]:
         """The checkpoint that is meant (None: what `evaluate.checkpoint` says), on the devices."""
         choice = checkpoint or self.config.evaluate.checkpoint
@@ -122,7 +127,7 @@ class SavedRun:
 
     def encode(self, sources: list[str], references: list[str]) -> Examples:
         """Pairs from outside of the corpus; UserError if the run has not learnt from pairs."""
-        if "pairs" not in self.config.task.learns_from:
+        if self.learns_from != "pairs":
             raise UserError(
                 f"{self.workdir}: holds a run of the task {self.config.task.name!r}, which has no sources and "
                 "translations."
