@@ -14,17 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from transformer_jax.checked_json import checked
-from transformer_jax.config import Config, EncoderOnlyConfig, Resolved, freeze, replace
+from transformer_jax.config import Config, EncoderOnlyConfig, Resolved, freeze
 from transformer_jax.data import TokenizerPair
 from transformer_jax.data.parallel_text import read_lines
 from transformer_jax.data.wordpiece import WordPieceTokenizer
 from transformer_jax.errors import UserError
 from transformer_jax.models.build import build_model
 from transformer_jax.registry import parse_spec
-from transformer_jax.run.compile import resolve_for_machine
-from transformer_jax.run.identity import MEANING
-from transformer_jax.run.imported import SETTINGS, TENSORS, check_new, make_run, read_settings_file, read_tensors
-from transformer_jax.run.resolve import validate
+from transformer_jax.run.imported import (
+    SETTINGS,
+    TENSORS,
+    Tensors,
+    check_request,
+    complete,
+    make_run,
+    read_settings_file,
+    read_tensors,
+)
 from transformer_jax.tasks import task_of
 
 VOCABULARY, TOKENIZER_SETTINGS = "vocab.txt", "tokenizer_config.json"
@@ -71,18 +77,13 @@ def import_bert(directory: Path, workdir: Path, overrides: Mapping[str, Any] | N
     Raises:
       UserError: a file is missing, or is not of a model that ours can be, or `workdir` holds something.
     """
-    for path in overrides or {}:
-        if path.startswith(MEANING):
-            raise UserError(f"--config.{path}: the model that is imported settles that.")
-    check_new(workdir, "--workdir")
+    check_request(workdir, overrides)
     if not directory.is_dir():
         raise UserError(f"--bert={directory}: is no directory.")
     settings = _read_settings(directory)
     tokenizer, ids = _read_vocabulary(directory, settings["vocab_size"])
     tokenizers = TokenizerPair(tokenizer, tokenizer)
-    config = replace(_to_config(settings), {"data.tokenizer": f"saved(run={str(workdir)!r})", **(overrides or {})})
-    validate(config)
-    resolved = resolve_for_machine(config, tokenizers)
+    resolved = complete(_to_config(settings), workdir, tokenizers, overrides)
     state = read_tensors(directory, "BertModel")
     params, remarks = to_params(resolved, state, ids, directory / TENSORS)
     return {**make_run(workdir, resolved, tokenizers, params, directory), "remarks": remarks}
@@ -151,27 +152,12 @@ def _read_vocabulary(directory: Path, size: int) -> tuple[WordPieceTokenizer, li
     return WordPieceTokenizer(others, bool(lower), str(path)), ids
 
 
-class _Reader:
-    """Takes tensors out of a state, each of the shape that it must have.
-
-    Raises:
-      UserError: naming the tensor that is missing or of another shape.
-    """
+class _Reader(Tensors):
+    """Tensors of a BERT, whose names may begin with "bert."."""
 
     def __init__(self, state: Mapping[str, npt.NDArray], where: object):
-        names = {name.removeprefix("bert."): name for name in state}
-        self._state = {short: state[name] for short, name in names.items()}
-        self._where = where
-        self.left = {name for name in self._state if not name.startswith(LEFT_OUT)}
-
-    def take(self, name: str, *shape: int) -> npt.NDArray:
-        if name not in self._state:
-            raise UserError(f"{self._where}: has no tensor {name!r}.")
-        found = self._state[name]
-        if found.shape != shape:
-            raise UserError(f"{self._where}: {name} has shape {found.shape}, but config.json says {shape}.")
-        self.left.discard(name)
-        return np.asarray(found, np.float32)
+        super().__init__({name.removeprefix("bert."): tensor for name, tensor in state.items()}, where)
+        self.left = {name for name in self.left if not name.startswith(LEFT_OUT)}
 
     def linear(self, of: str, inputs: int, outputs: int) -> Params:
         kernel = self.take(f"{of}.weight", outputs, inputs).T

@@ -10,7 +10,7 @@ import tiny
 import tiny_run
 
 from transformer_jax import cli
-from transformer_jax.inspection.heads import Head, curve, heads_of, importance, masks, nll_without
+from transformer_jax.inspection.heads import Head, curves, heads_of, importance, masks, nll_without
 from transformer_jax.inspection.sites import at, factors, sites_of
 from transformer_jax.models.build import build_model
 from transformer_jax.run.saved import open_run
@@ -95,7 +95,7 @@ def test_the_head_that_is_needed_is_the_only_one_that_costs(made_up):
     assert [(line["site"], line["layer"], line["number"]) for line in dear] == [("cross", 0, 1)]
     assert [line for line in found["heads"] if line["gradient"] > 1e-6] == dear
     assert dear[0]["gradient_in_layer"] == pytest.approx(1)
-    points = curve(run, trained, sites, examples, found["heads"], "gradient")
+    points = curves(run, trained, sites, examples, found["heads"])["gradient"]
     *others, last = [point["nll"] for point in points]
     np.testing.assert_allclose(others, found["nll"], rtol=1e-5)
     assert last == pytest.approx(found["nll"] + dear[0]["cost"], rel=1e-5)

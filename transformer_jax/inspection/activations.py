@@ -192,7 +192,7 @@ def inspect_run(workdir: Path, checkpoint: str | None = None) -> InspectedRun:
     if isinstance(run.config.model, RecurrentConfig):
         raise UserError(f"{workdir}: a recurrent network has no layer that sees all positions; use inspect attention.")
     _, trained = run.load(checkpoint)
-    return InspectedRun(run, trained, jax.tree.map(lambda leaf: leaf[0], run.layout.get(trained.params)))
+    return InspectedRun(run, trained, run.params_of(trained))
 
 
 def _flat(tree: Any, path: tuple[str, ...] = ()) -> dict[str, jax.Array]:

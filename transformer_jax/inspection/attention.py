@@ -12,6 +12,7 @@ import numpy as np
 from transformer_jax.errors import UserError
 from transformer_jax.files import write_atomically
 from transformer_jax.inspection.chosen import Choice, choose
+from transformer_jax.inspection.over_split import INSPECTION
 from transformer_jax.inspection.sites import WITH_SOURCE, Site, at, names_at, sites_of, spelled
 from transformer_jax.models.build import build_model
 from transformer_jax.models.tokens import Batch
@@ -19,8 +20,6 @@ from transformer_jax.report.attention import attention_page
 from transformer_jax.run.directory import write_json
 from transformer_jax.run.saved import SavedRun, Say, open_run, to_standard_error
 
-INSPECTION = "inspection"
-"""Of a run directory: where its pictures and numbers lie, if nothing else is said."""
 ATTENTION = "attention"
 AXES = ["layer", "head", "query", "key"]
 
@@ -55,7 +54,7 @@ def inspect_attention(
     sites = sites_of(run.config)
     _check(sites, layers, heads)
     used, trained = run.load(checkpoint)
-    params = jax.tree.map(lambda leaf: leaf[0], run.layout.get(trained.params))
+    params = run.params_of(trained)
     look = attention_of(run, sites)
     arrays: dict[str, np.ndarray] = {}
     examples = []

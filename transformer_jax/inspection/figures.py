@@ -13,13 +13,12 @@ import numpy as np
 
 from transformer_jax.config import Resolved
 from transformer_jax.inspection.alignment import errors_of, read_gold
-from transformer_jax.inspection.attention import INSPECTION
 from transformer_jax.inspection.chosen import Choice
-from transformer_jax.inspection.sites import at, sites_of, tokens_at
+from transformer_jax.inspection.over_split import open_over, write
+from transformer_jax.inspection.sites import at, tokens_at
 from transformer_jax.models.model import Model
 from transformer_jax.models.tokens import PADDING, Batch
-from transformer_jax.run.directory import write_json
-from transformer_jax.run.saved import Say, judged_by, open_run, to_standard_error
+from transformer_jax.run.saved import Say, to_standard_error
 from transformer_jax.vocabulary import EOS
 
 FIGURES = {
@@ -57,11 +56,7 @@ def attention_figures(
     Returns:
       Its content: "figures": of each site, layer and head the FIGURES; "alignment": error rates, where there is gold.
     """
-    choice = choice or Choice()
-    run = open_run(workdir, overrides)
-    sites = sites_of(run.config)
-    used, trained = run.load(checkpoint)
-    judged = judged_by(run, choice.split, choice.source, choice.reference, overrides or {}, say)
+    run, trained, sites, examples, facts = open_over(workdir, choice or Choice(), checkpoint, overrides, say)
 
     def measure(config: Resolved, model: Model, params: Any, batch: Batch) -> Any:
         _, seen = model.look(params, batch)
@@ -70,23 +65,15 @@ def attention_figures(
             for place, site in sites.items()
         }
 
-    rows = run.evaluator.rows(run.evaluator.compile(measure), trained, judged.examples)
+    rows = run.evaluator.rows(run.evaluator.compile(measure), trained, examples)
     content: dict[str, Any] = {
-        "schema": 1,
-        "run": str(workdir),
-        "checkpoint": used,
-        "split": judged.name,
-        "examples": len(judged.examples),
+        **facts,
         "meaning": FIGURES,
         "figures": [line for place in sites for line in _lines(place, rows[place])],
     }
     if gold is not None:
-        links = read_gold(gold, len(judged.examples))
-        content["alignment"] = errors_of(run, trained, judged.examples, links)
-    path = (output or workdir / INSPECTION) / "attention_figures.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
-    return {**content, "file": str(path)}
+        content["alignment"] = errors_of(run, trained, examples, read_gold(gold, len(examples)))
+    return write(content, "attention_figures.json", workdir, output)
 
 
 def figures_of(config: Resolved, place: str, batch: Batch, weights_LBHTS: jax.Array) -> dict[str, Any]:

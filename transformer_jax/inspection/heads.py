@@ -16,13 +16,12 @@ import numpy as np
 from transformer_jax.config import Resolved
 from transformer_jax.data import Examples
 from transformer_jax.evaluation.evaluator import Trained
-from transformer_jax.inspection.attention import INSPECTION
 from transformer_jax.inspection.chosen import Choice
-from transformer_jax.inspection.sites import Site, factors, sites_of
+from transformer_jax.inspection.over_split import open_over, write
+from transformer_jax.inspection.sites import Site, factors
 from transformer_jax.models.model import Model
 from transformer_jax.models.tokens import Batch
-from transformer_jax.run.directory import write_json
-from transformer_jax.run.saved import SavedRun, Say, judged_by, open_run, to_standard_error
+from transformer_jax.run.saved import SavedRun, Say, to_standard_error
 from transformer_jax.tasks import task_of
 
 AT_A_TIME = 8
@@ -80,25 +79,10 @@ def inspect_heads(
     Returns:
       Its content, and "file".
     """
-    choice = choice or Choice()
-    run = open_run(workdir, overrides)
-    sites = sites_of(run.config)
-    used, trained = run.load(checkpoint)
-    judged = judged_by(run, choice.split, choice.source, choice.reference, overrides or {}, say)
-    found = importance(run, trained, sites, judged.examples)
-    content = {
-        "schema": 1,
-        "run": str(workdir),
-        "checkpoint": used,
-        "split": judged.name,
-        "examples": len(judged.examples),
-        **found,
-        "curves": {by: curve(run, trained, sites, judged.examples, found["heads"], by) for by in ("cost", "gradient")},
-    }
-    path = (output or workdir / INSPECTION) / "heads.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
-    return {**content, "file": str(path)}
+    run, trained, sites, examples, facts = open_over(workdir, choice or Choice(), checkpoint, overrides, say)
+    found = importance(run, trained, sites, examples)
+    content = {**facts, **found, "curves": curves(run, trained, sites, examples, found["heads"])}
+    return write(content, "heads.json", workdir, output)
 
 
 def importance(run: SavedRun, trained: Trained, sites: Mapping[str, Site], examples: Examples) -> dict[str, Any]:
@@ -176,22 +160,29 @@ def gradients_of(
     return {place: np.asarray(of_lanes[0]) for place, of_lanes in found.items()}
 
 
-def curve(
+def curves(
     run: SavedRun,
     trained: Trained,
     sites: Mapping[str, Site],
     examples: Examples,
     lines: Sequence[Mapping[str, Any]],
-    by: str,
-) -> list[dict[str, float]]:
-    """The nll on the same examples with ever fewer heads, of which the least important ones, `by` that, go first."""
-    order = [Head(line["site"], line["layer"], line["number"]) for line in sorted(lines, key=lambda line: line[by])]
-    numbers = sorted({round(step * len(order) / STEPS_OF_CURVE) for step in range(STEPS_OF_CURVE + 1)})
-    sums_MB, counts_B = nll_without(run, trained, sites, examples, [order[:number] for number in numbers])
-    return [
-        {"kept": 1 - number / len(order), "nll": float(sums_B.sum() / counts_B.sum())}
-        for number, sums_B in zip(numbers, sums_MB, strict=True)
+) -> dict[str, list[dict[str, float]]]:
+    """By "cost" and by "gradient": the nll on the same examples with ever fewer heads, the least important gone first.
+
+    All sets of heads are measured in one program.
+    """
+    numbers = sorted({round(step * len(lines) / STEPS_OF_CURVE) for step in range(STEPS_OF_CURVE + 1)})
+    orders = {
+        by: [Head(line["site"], line["layer"], line["number"]) for line in sorted(lines, key=lambda line: line[by])]
+        for by in ("cost", "gradient")
+    }
+    left_out = [order[:number] for order in orders.values() for number in numbers]
+    sums_MB, counts_B = nll_without(run, trained, sites, examples, left_out)
+    points = [
+        {"kept": 1 - len(heads) / len(lines), "nll": float(sums_B.sum() / counts_B.sum())}
+        for heads, sums_B in zip(left_out, sums_MB, strict=True)
     ]
+    return {by: points[k * len(numbers) : (k + 1) * len(numbers)] for k, by in enumerate(orders)}
 
 
 def _nll(config: Resolved, model: Model, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.numpy import save
 
 from transformer_jax.checked_json import checked
-from transformer_jax.config import Config, replace, value_at
+from transformer_jax.config import Config, value_at
 from transformer_jax.data import TokenizerPair
 from transformer_jax.data.pieces import PieceTokenizer
 from transformer_jax.data.subwords import SubwordTokenizer
@@ -16,11 +16,19 @@ from transformer_jax.errors import UserError
 from transformer_jax.files import read_bytes, write_atomically
 from transformer_jax.marian.settings import EPSILON, read_settings, to_config, to_generation_settings, to_settings
 from transformer_jax.marian.weights import order_of_ids, to_params, to_state
-from transformer_jax.run.compile import resolve_for_machine
 from transformer_jax.run.directory import write_json
-from transformer_jax.run.identity import MEANING, read_config
-from transformer_jax.run.imported import SETTINGS, TENSORS, check_new, make_run, read_settings_file, read_tensors
-from transformer_jax.run.resolve import load_assets, validate
+from transformer_jax.run.identity import read_config
+from transformer_jax.run.imported import (
+    SETTINGS,
+    TENSORS,
+    check_new,
+    check_request,
+    complete,
+    make_run,
+    read_settings_file,
+    read_tensors,
+)
+from transformer_jax.run.resolve import load_assets
 from transformer_jax.run.saved import load_params
 from transformer_jax.strict_json import to_json
 from transformer_jax.vocabulary import EOS, NUM_SPECIALS, PAD, UNK
@@ -118,16 +126,10 @@ def import_marian(directory: Path, workdir: Path, overrides: Mapping[str, Any] |
     Raises:
       UserError: a file is missing, or is not of a model that ours can be, or `workdir` holds something.
     """
-    for path in overrides or {}:
-        if path.startswith(MEANING):
-            raise UserError(f"--config.{path}: the model that is imported settles that.")
-    check_new(workdir, "--workdir")
+    check_request(workdir, overrides)
     settings = _read_settings(directory)
     tokenizers, ids = _read_vocabulary(directory, settings)
-    written = {"data.tokenizer": f"saved(run={str(workdir)!r})", **(overrides or {})}
-    config = replace(to_config(settings), written)
-    validate(config)
-    resolved = resolve_for_machine(config, tokenizers)
+    resolved = complete(to_config(settings), workdir, tokenizers, overrides)
     params = to_params(resolved, read_tensors(directory, "MarianMTModel"), ids, directory / TENSORS)
     return make_run(workdir, resolved, tokenizers, params, directory)
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from transformer_jax.config import Config, TransformerConfig, value_at
 from transformer_jax.errors import UserError
+from transformer_jax.run.imported import Tensors
 from transformer_jax.vocabulary import BOS, EOS, NUM_SPECIALS, PAD, UNK
 
 State = dict[str, npt.NDArray]
@@ -107,30 +108,19 @@ def _norm_state(add_norm: Params, of: str, axes: npt.NDArray) -> State:
     return {f"{of}.weight": add_norm["norm"]["scale"][axes], f"{of}.bias": add_norm["norm"]["bias"][axes]}
 
 
-class _Reader:
-    """Takes tensors out of a state, each of the shape that it must have, with our order of the axes.
-
-    Raises:
-      UserError: naming the tensor that is missing or of another shape.
-    """
+class _Reader(Tensors):
+    """Tensors of a Marian model, with our order of the axes."""
 
     def __init__(self, state: Mapping[str, npt.NDArray], config: Config, where: object):
-        self._state, self._where = state, where
+        super().__init__(state, where)
         model = config.model
         assert isinstance(model, TransformerConfig)
         self.width, self.heads, self.hidden = model.d_model, model.num_heads, model.d_ff
         self._axes = np.argsort(order_of_axes(model.d_model))
-        self.read: set[str] = set()
 
     def take(self, name: str, *shape: int, residual: int | None = None) -> npt.NDArray:
         """The tensor; `residual` says which of its axes is that of the residual stream."""
-        if name not in self._state:
-            raise UserError(f"{self._where}: has no tensor {name!r}.")
-        found = self._state[name]
-        if found.shape != shape:
-            raise UserError(f"{self._where}: {name} has shape {found.shape}, but config.json says {shape}.")
-        self.read.add(name)
-        found = np.asarray(found, np.float32)
+        found = super().take(name, *shape)
         return found if residual is None else np.take(found, self._axes, axis=residual)
 
     def attention(self, of: str) -> Params:
@@ -190,8 +180,7 @@ def to_params(config: Config, state: Mapping[str, npt.NDArray], ids: list[int], 
     for name in TIED:
         if name in state and not np.array_equal(state[name], state[TABLE]):
             raise UserError(f"{where}: {name} differs from {TABLE}: only models with one table can be read.")
-    known = reader.read | {*TIED, *map(positions_name, SUBLAYERS)}
-    if unknown := sorted(set(state) - known):
+    if unknown := sorted(reader.left - {*TIED, *map(positions_name, SUBLAYERS)}):
         raise UserError(f"{where}: {unknown[0]} is no tensor of a Marian model as config.json describes it.")
     return params
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from transformer_jax.checked_json import checked
 from transformer_jax.checkpoint import Checkpoints, average, is_scheduled, parse_checkpoint
 from transformer_jax.config import Config, Resolved, replace
@@ -124,6 +126,10 @@ class SavedRun:
         choice = checkpoint or self.config.evaluate.checkpoint
         params = stack(load_for_all(self.config, [(self.workdir, choice)]))
         return choice, self.layout.put(Trained(params, lanes_of([self.config])))
+
+    def params_of(self, trained: Trained) -> Any:
+        """The parameters on the host, without the axis of lanes."""
+        return jax.tree.map(lambda leaf: leaf[0], self.layout.get(trained.params))
 
     def encode(self, sources: list[str], references: list[str]) -> Examples:
         """Pairs from outside of the corpus; UserError if the run has not learnt from pairs."""

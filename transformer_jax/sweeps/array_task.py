@@ -11,9 +11,7 @@ from transformer_jax.run.directory import CHECKPOINTS, ERROR, RESULT, is_settled
 from transformer_jax.run.interruption import STOPPED, Interruption
 from transformer_jax.sweeps.jobs import Job, call, read_job
 from transformer_jax.sweeps.pool import run_tasks
-from transformer_jax.sweeps.worker import Task, read_task
-
-TASKS = "tasks"
+from transformer_jax.sweeps.worker import TASKS, Task, read_task
 
 
 def run_element(directory: str, name: str, element: int, time_limit: float | None) -> None:

@@ -47,7 +47,8 @@ def run_tasks(
     waiting = list(tasks)
     running: dict[int, _Worker] = {}
     shares = [available_cpus()[k::workers] for k in range(workers)]
-    environments = [pinned(environment, k, workers, available_gpus(environment)) for k in range(workers)]
+    gpus = available_gpus(environment)
+    environments = [pinned(environment, k, workers, gpus) for k in range(workers)]
     progress, failures = _Progress(tasks, say), _Failures(tasks, say)
     with stop_requested() as stop:
         while (may_begin := bool(waiting) and not stop and not failures.are_certain()) or running:

@@ -26,11 +26,10 @@ from transformer_jax.sweeps.planning import SweepPlan, plan_sweep
 from transformer_jax.sweeps.pool import run_tasks
 from transformer_jax.sweeps.reuse import finished_runs, reuse
 from transformer_jax.sweeps.slurm import Cluster, submit
-from transformer_jax.sweeps.worker import Task
+from transformer_jax.sweeps.worker import TASKS, Task
 
 Say = Callable[[str], None]
 RunName = tuple[str, int]
-TASKS = "tasks"
 
 
 def run_sweep(

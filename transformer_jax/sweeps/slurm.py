@@ -17,9 +17,9 @@ from transformer_jax.errors import UserError
 from transformer_jax.files import read_bytes
 from transformer_jax.processes import of_this_code
 from transformer_jax.report.wording import count
-from transformer_jax.sweeps.array_task import TASKS, run_element
+from transformer_jax.sweeps.array_task import run_element
 from transformer_jax.sweeps.jobs import QUEUE, SLURM, Job, call
-from transformer_jax.sweeps.worker import Task, write_task
+from transformer_jax.sweeps.worker import TASKS, Task, write_task
 
 SETUP = "setup"
 OURS = ("array", "job-name", "output", "error", "open-mode", "requeue", "no-requeue", "signal", "nodes", "ntasks")

@@ -25,6 +25,8 @@ from transformer_jax.run.interruption import STOPPED, Interruption
 from transformer_jax.run.resolve import load_assets
 from transformer_jax.run.train import train_lanes
 
+TASKS = "tasks"
+"""The directory of a sweep, or of a job array, in which tasks are written for those who take them."""
 UNFORESEEN = 70
 """Exit status after an error that was not foreseen: what comes next deserves a new process (EX_SOFTWARE)."""
 
