@@ -137,14 +137,33 @@ def program_of(layout):
     batches = {name: rows[None, None] for name, rows in batch_at("transformer", 0).items()}
     steps = layout.compile_steps(functools.partial(build_steps, config, 1))
     compiled = steps.lower(placed, batches, lane(0.0), 1).compile()
-    gathered = re.findall(r"= (\S+?)\{.*? all-gather.*?op_name=\"(.*?)\"", compiled.as_text())
+    gathered = gathers_of(compiled.as_text())
     whole = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(one))
     return {
         "argument_bytes": np.int64(compiled.memory_analysis().argument_size_in_bytes),
         "state_bytes": np.int64(whole),
         "gathered": np.asarray([shape for shape, _ in gathered]),
-        "gathered_for": np.asarray([name for _, name in gathered]),
+        "gathered_for": np.asarray([name for _, names in gathered for name in names]),
     }
+
+
+def gathers_of(program):
+    """Of every all-gather its shape and what it is for: its name in the source, or, where that is not of the gradient,
+    those of what takes it. (Newer XLA names it after the parameter that is gathered.)"""
+    found = re.findall(r"^ *(?:ROOT )?(%[\w.\-]+) = (.*?)(?:op_name=\"(.*?)\".*)?$", program, re.MULTILINE)
+    names = {instruction: name for instruction, _, name in found}
+    takers = {}
+    for instruction, said, _ in found:
+        for operand in re.findall(r"%[\w.\-]+(?=[,)])", said):
+            takers.setdefault(operand, []).append(instruction)
+
+    def reasons(instruction):
+        if "jvp(" in names[instruction] or instruction not in takers:
+            return [names[instruction]]
+        return [reason for taker in takers[instruction] for reason in reasons(taker)]
+
+    gathers = [(instruction, said.split("{")[0]) for instruction, said, _ in found if " all-gather" in said]
+    return [(shape, reasons(instruction)) for instruction, shape in gathers]
 
 
 def dispatched(layout, family):

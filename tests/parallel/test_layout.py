@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -105,7 +104,6 @@ def test_a_device_keeps_its_part_of_the_parameters_and_of_what_the_optimizer_rem
     assert whole / 4 < results["transformer/mesh_8/argument_bytes"] < whole / 4 + rest
 
 
-@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="how newer JAX writes its programs is not looked at yet")
 @pytest.mark.parametrize("layout", ["fsdp_8", "mesh_8"])
 def test_matrices_are_gathered_where_a_layer_needs_them_and_logits_and_moments_never(results, layout):
     shapes, reasons = (results[f"transformer/{layout}/{name}"] for name in ("gathered", "gathered_for"))
